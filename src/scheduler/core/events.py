@@ -1,0 +1,169 @@
+"""What happened: frozen facts in the past tense, with a JSON codec and a version per kind.
+
+The sequence of events is the truth about a run; every other view of it can be computed again from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from scheduler.core.failures import Cause, Failure
+from scheduler.core.plan import JobId
+from scheduler.core.specs import JobKey, Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStarted:
+    """A candidate became a trial.
+
+    Attributes:
+        trial: The optimizer's index.
+        parameters: The design parameters.
+        at: Seconds since the epoch.
+    """
+
+    trial: int
+    parameters: Mapping[str, Scalar]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrialTold:
+    """The optimizer took the trial's outcome.
+
+    Attributes:
+        trial: The optimizer's index.
+        failure: Why it failed; None when it was told with measurements.
+        at: Seconds since the epoch.
+    """
+
+    trial: int
+    failure: str | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something that happened to one attempt of a job.
+
+    Attributes:
+        job: The job.
+        attempt: Number of the attempt, from 1; 0 before the first.
+        at: Seconds since the epoch.
+    """
+
+    job: JobId
+    attempt: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Submitting(JobEvent):
+    """The backend is about to be called for this attempt. Logged first: the write-ahead mark."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted(JobEvent):
+    """The backend took the attempt."""
+
+    native_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started(JobEvent):
+    """The payload began to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded(JobEvent):
+    """The job has its result. The only way to completion."""
+
+    result: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(JobEvent):
+    """The job failed for good."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled(JobEvent):
+    """The attempt failed and another one follows.
+
+    Attributes:
+        failure: Why this attempt failed.
+        due: When the next attempt may start, seconds since the epoch.
+    """
+
+    failure: Failure
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested(JobEvent):
+    """We asked the backend to stop the attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled(JobEvent):
+    """The job will not run, or no longer runs, without being at fault itself."""
+
+    reason: str
+
+
+Event = TrialStarted | TrialTold | JobEvent
+
+_VERSION = 1
+_KINDS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (
+        TrialStarted,
+        TrialTold,
+        Submitting,
+        Submitted,
+        Started,
+        Succeeded,
+        Failed,
+        RetryScheduled,
+        CancelRequested,
+        Cancelled,
+    )
+}
+
+
+def encode(event: Event) -> dict[str, object]:
+    """The event as a JSON object: its kind, the version of the kind, and its fields."""
+    fields = {name: getattr(event, name) for name in type(event).__dataclass_fields__}
+    if isinstance(event, JobEvent):
+        job = event.job
+        fields["job"] = [job.trial, job.step, [list(pair) for pair in job.point]]
+    if "failure" in fields and isinstance(fields["failure"], Failure):
+        failure = fields["failure"]
+        fields["failure"] = {"cause": failure.cause.value, "message": failure.message, "log": failure.log}
+    return {"kind": type(event).__name__, "version": _VERSION, **fields}
+
+
+def decode(record: Mapping[str, object]) -> Event:
+    """The event of a JSON object that :func:`encode` made.
+
+    Raises:
+        ValueError: The kind or its version is unknown, for example written by a newer release.
+    """
+    kind, version = record["kind"], record["version"]
+    if kind not in _KINDS or version != _VERSION:
+        raise ValueError(f"unknown event {kind!r} version {version!r}: was the run written by a newer release?")
+    fields = {name: value for name, value in record.items() if name not in {"kind", "version"}}
+    if "job" in fields:
+        trial, step, point = cast("tuple[int, str, list[tuple[str, Scalar]]]", fields["job"])
+        key = cast("JobKey", tuple((name, value) for name, value in point))
+        fields["job"] = JobId(trial, step, key)
+    failure = fields.get("failure")
+    if isinstance(failure, Mapping):
+        fields["failure"] = Failure(Cause(failure["cause"]), failure["message"], failure["log"])
+    return _KINDS[str(kind)](**fields)  # type: ignore[arg-type]
