@@ -1,0 +1,547 @@
+"""The loop: the only writer of a run's state.
+
+It carries out what :func:`scheduler.core.machine.decide` says, writes every event into the journal before it takes
+effect, and sleeps only in its mailbox. Runners and the optimizer are called in lanes of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar, assert_never
+
+from scheduler.core.events import (
+    Cancelled,
+    CancelRequested,
+    Event,
+    Failed,
+    RetryScheduled,
+    Started,
+    Submitted,
+    Submitting,
+    Succeeded,
+    TrialStarted,
+    TrialTold,
+)
+from scheduler.core.failures import Cause, Failure
+from scheduler.core.machine import (
+    Drop,
+    ExperimentState,
+    Stop,
+    Submit,
+    Tell,
+    TrialRecord,
+    decide,
+    next_due,
+    verdict,
+)
+from scheduler.core.observations import HasFailed, HasSucceeded, IsQueued, IsRunning, Observation, WasCancelled
+from scheduler.core.plan import JobId, arguments_of, dataset_name
+from scheduler.core.results import check_final_result, check_step_result, measurements_of
+from scheduler.core.specs import Output, WorkflowSpec
+from scheduler.core.states import JobState, TrialState
+from scheduler.core.summary import JobCounts, RunSummary
+from scheduler.engine.driver import Flight, RunnerDriver
+from scheduler.engine.lane import Lane, ThreadLane
+from scheduler.engine.mailbox import Mailbox
+from scheduler.engine.settings import EngineSettings
+from scheduler.errors import GenerationError, OptimizationInterrupted, ResultError, TooManyFailuresError
+from scheduler.optimizer import Candidate, Measurement, Optimizer, Proposal, Standing
+from scheduler.runners.base_runner import Attempt, BaseRunner, OutputOrder
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+DEFAULT_PARALLEL_TRIALS = 8
+"""Trials under way at once when a backend queues by itself and the user did not say."""
+
+
+class Run(Protocol):
+    """Where a run keeps its files and its events."""
+
+    @property
+    def run_id(self) -> str:
+        """Short unique name of the run; part of labels and of ``#job_id``."""
+        ...
+
+    def attempt_directory(self, job: JobId, attempt: int) -> Path:
+        """The directory of an attempt's files; not created here."""
+        ...
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Write events down, all or none. The engine is the only writer.
+
+        Raises:
+            OSError: They could not be written; the engine stops rather than go on unrecorded.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the engine needs of time and threads; the tests bring a simulated one.
+
+    Attributes:
+        mailbox: The clock and the queue of news.
+        open_lane: Makes a lane.
+    """
+
+    mailbox: Mailbox = field(default_factory=Mailbox)
+    open_lane: Callable[[str, Mailbox], Lane] = ThreadLane
+
+
+class Engine:
+    """Runs trials of one workflow until they are told.
+
+    Args:
+        workflow: The graph of every trial.
+        optimizer: Proposes designs and takes their outcomes; called from one lane only.
+        runners: Runner name -> runner.
+        run: Takes every event before it takes effect, and says where the files go.
+        settings: Patience and limits.
+        world: Time and threads.
+    """
+
+    def __init__(
+        self,
+        workflow: WorkflowSpec,
+        optimizer: Optimizer,
+        runners: Mapping[str, BaseRunner],
+        run: Run,
+        *,
+        settings: EngineSettings | None = None,
+        world: World | None = None,
+    ) -> None:
+        world = world or World()
+        self.settings = settings or EngineSettings()
+        self.state = ExperimentState(workflow)
+        self.on_progress: Callable[[RunSummary], None] = lambda _: None
+        self._workflow, self._optimizer, self._run, self._mailbox = workflow, optimizer, run, world.mailbox
+        self._ask_lane = world.open_lane("optimizer", self._mailbox)
+        self._lanes = [self._ask_lane]
+        self._drivers: dict[str, RunnerDriver] = {}
+        for name, runner in runners.items():
+            self._lanes.append(lane := world.open_lane(name, self._mailbox))
+            self._drivers[name] = RunnerDriver(name, runner, lane, self._mailbox, self.settings, self)
+        self._wanted = 0
+        self._goal = 0
+        self._is_asking = self._must_wait = self._is_stopping = False
+        self._telling: set[int] = set()
+        self._held: set[int] = set()
+        self._told_instead: dict[int, Mapping[str, Measurement]] = {}
+        self._error: Exception | None = None
+        self._stop_reason: str | None = None
+        self._standing = Standing("", "")
+        self._has_changed, self._reported_at = True, float("-inf")
+        self._failures: Counter[str] = Counter()
+
+    # What callers ask for ------------------------------------------------------------------------------------------
+
+    def optimize(self, max_trials: int) -> None:
+        """Ask for candidates and run them until ``max_trials`` more trials are told.
+
+        Raises:
+            GenerationError: The optimizer failed to propose; the trials under way were finished first.
+            TooManyFailuresError: More trials failed than the settings allow; running jobs were cancelled.
+            OptimizationInterrupted: :meth:`finish` or :meth:`stop` was called.
+        """
+        self._wanted += max_trials
+        self._goal += max_trials
+        self.run_until(lambda: not self._wanted and not self._open_trials())
+        if self._error is not None:
+            raise self._error
+
+    def start(self, candidates: Sequence[Candidate], *, hold: bool = False) -> None:
+        """Make candidates that already exist in the optimizer into trials.
+
+        Args:
+            candidates: The designs.
+            hold: Do not tell the optimizer before :meth:`release`.
+        """
+        for candidate in candidates:
+            self._goal += 1
+            if hold:
+                self._held.add(candidate.index)
+            self._record(TrialStarted(candidate.index, dict(candidate.parameters), self._mailbox.now()))
+        self.run_until(lambda: True)
+
+    def consult(self, work: Callable[[], T]) -> T:
+        """Carry out a call of the optimizer in its lane and wait for it; the run goes on meanwhile.
+
+        Raises:
+            Exception: What the call raised.
+        """
+        answers: list[T] = []
+        errors: list[Exception] = []
+        self._ask_lane.call(work, answers.append, errors.append)
+        self.run_until(lambda: bool(answers or errors))
+        if errors:
+            raise errors[0]
+        return answers[0]
+
+    def release(self, trials: Iterable[int], metrics: Mapping[str, Measurement] | None = None) -> None:
+        """Let the optimizer be told about held trials as soon as they are over.
+
+        Args:
+            trials: Their indices.
+            metrics: What to tell instead of the trials' own results.
+        """
+        trials = list(trials)
+        self._held.difference_update(trials)
+        if metrics is not None:
+            self._told_instead.update(dict.fromkeys(trials, metrics))
+
+    def run_until(self, is_done: Callable[[], bool]) -> None:
+        """Work until the condition holds, or the run is stopped.
+
+        Raises:
+            OptimizationInterrupted: The run was stopped.
+        """
+        while True:
+            self._act()
+            if self._stop_reason is not None:
+                self._wind_down()
+            if is_done() and not self._is_asking:
+                break
+            for news in self._mailbox.take(self._patience()):
+                news()
+        self._report(force=True)
+
+    def finish(self) -> None:
+        """Ask for no more candidates; trials under way are finished. Safe in a signal handler."""
+        self._mailbox.post(self._ask_no_more)
+
+    def stop(self, reason: str) -> None:
+        """Cancel running jobs and leave the loop. Safe in a signal handler."""
+
+        def note() -> None:
+            self._stop_reason = reason
+
+        self._mailbox.post(note)
+
+    def close(self) -> None:
+        """Close the lanes. The runners stay open: they belong to the caller."""
+        for lane in self._lanes:
+            lane.close()
+
+    def summary(self) -> RunSummary:
+        """Where the run stands."""
+        by_state = Counter(trial.state for trial in self.state.trials.values())
+        bad = by_state[TrialState.FAILED] + by_state[TrialState.CANCELLED]
+        common = self._failures.most_common(1)
+        return RunSummary(
+            max_trials=self._goal,
+            completed=by_state[TrialState.COMPLETED],
+            running=by_state[TrialState.RUNNING] + by_state[TrialState.CREATED],
+            failed=bad,
+            steps={step: _job_counts(counts) for step, counts in self.state.step_counts.items()},
+            phase=self._standing.phase,
+            best=self._standing.best,
+            activity="generating a candidate" if self._is_asking else "",
+            common_failure=common[0][0] if common else "",
+        )
+
+    # Deciding ------------------------------------------------------------------------------------------------------
+
+    def _act(self) -> None:
+        """Carry out what the state asks for, until it asks for nothing more."""
+        self._expire_trials()
+        submissions: dict[str, list[Flight]] = {}
+        for decision in decide(self.state, self._room(), self._mailbox.now()):
+            match decision:
+                case Submit(job):
+                    flight = self._prepare(job)
+                    submissions.setdefault(self._workflow.step(job.step).runner, []).append(flight)
+                case Drop(job, reason):
+                    self._record(Cancelled(job, self.state.job(job).attempt, self._mailbox.now(), reason))
+                case Stop(job):
+                    self._cancel(job)
+                case Tell(trial):
+                    self._tell(trial)
+                case _:
+                    assert_never(decision)
+        for runner, flights in submissions.items():
+            self._drivers[runner].submit(flights)
+        for driver in self._drivers.values():
+            driver.tick()
+        self._ask()
+        self._report()
+
+    def _room(self) -> dict[str, int | None]:
+        return {
+            name: None if (places := driver.runner.capacity) is None else max(places - self.state.in_flight[name], 0)
+            for name, driver in self._drivers.items()
+        }
+
+    def _patience(self) -> float | None:
+        """How long nothing can become due, in seconds; None for ever."""
+        monotonic, now = self._mailbox.monotonic(), self._mailbox.now()
+        deadlines = [d - monotonic for driver in self._drivers.values() if (d := driver.next_deadline()) is not None]
+        if self._has_changed:
+            deadlines.append(self._reported_at + self.settings.report_every_s - monotonic)
+        live = self.state.live.values()
+        if (due := next_due(live, now)) is not None:
+            deadlines.append(due - now)
+        if (limit := self.settings.trial_timeout_s) is not None:
+            deadlines.extend(t.started_at + limit - now for t in live if not t.state.is_terminal)
+        return max(0.0, min(deadlines)) if deadlines else None
+
+    def _prepare(self, job: JobId) -> Flight:
+        record, step = self.state.job(job), self._workflow.step(job.step)
+        number = record.attempt + 1
+        directory = self._run.attempt_directory(job, number)
+        label = f"{self._run.run_id}-{'-'.join(directory.parts[-3:])}"
+        self._record(Submitting(job, number, self._mailbox.now(), label))
+        trial = self.state.trials[job.trial]
+        token = f"{self._run.run_id}_{job.trial}"
+        attempt = Attempt(
+            label=label,
+            payload=step.payload,
+            arguments=arguments_of(
+                self._workflow, job, trial.parameters, lambda parent: trial.jobs[parent].result or {}
+            ),
+            directory=directory,
+            resources=step.resources,
+            output=None if step.output is None else _order(step.output, job, token),
+            inputs={argument: dataset_name(name, job, token) for argument, name in step.inputs.items()},
+        )
+        return Flight(job, number, attempt)
+
+    def _cancel(self, job: JobId) -> None:
+        record = self.state.job(job)
+        self._record(CancelRequested(job, record.attempt, self._mailbox.now()))
+        self._driver(job).cancel([record.label])
+
+    def _expire_trials(self) -> None:
+        limit, now = self.settings.trial_timeout_s, self._mailbox.now()
+        if limit is None:
+            return
+        for trial in list(self.state.live.values()):
+            if trial.state.is_terminal or now < trial.started_at + limit:
+                continue
+            message = f"trial {trial.index} took longer than max_trial_monitoring_time={limit:g} s"
+            self._fail_trial(trial, Failure(Cause.TIMEOUT, message))
+
+    def _fail_trial(self, trial: TrialRecord, failure: Failure) -> None:
+        """Fail the job that is furthest; the rest of the trial follows from its state."""
+        states = (JobState.RUNNING, JobState.QUEUED, JobState.SUBMITTING, JobState.RETRYING, JobState.WAITING)
+        record = next(record for state in states for record in trial.jobs_in(state))
+        if record.state.is_active:
+            self._driver(record.id).cancel([record.label])
+        self._record(Failed(record.id, record.attempt, self._mailbox.now(), failure))
+
+    def _driver(self, job: JobId) -> RunnerDriver:
+        return self._drivers[self._workflow.step(job.step).runner]
+
+    # News of jobs --------------------------------------------------------------------------------------------------
+
+    def took(self, flight: Flight) -> None:
+        """See :class:`scheduler.engine.driver.Sink`."""
+        assert flight.native_id is not None  # noqa: S101 - the driver's promise
+        self._record(Submitted(flight.job, flight.number, self._mailbox.now(), flight.native_id))
+
+    def saw(self, flight: Flight, observation: Observation) -> None:
+        """See :class:`scheduler.engine.driver.Sink`."""
+        job, number, now = flight.job, flight.number, self._mailbox.now()
+        if self._is_stopping and not isinstance(observation, HasSucceeded):
+            return  # what we broke off ourselves is no verdict on the job: a later run takes it up again
+        match observation:
+            case IsQueued():
+                pass
+            case IsRunning():
+                self._record(Started(job, number, now))
+            case HasSucceeded(returned):
+                self._judge(flight, returned)
+            case HasFailed(failure):
+                self._failed(flight, failure)
+            case WasCancelled():
+                self._record(Cancelled(job, number, now, "cancelled by the backend"))
+            case _:
+                assert_never(observation)
+
+    def _judge(self, flight: Flight, returned: object) -> None:
+        step = flight.job.step
+        try:
+            result = (
+                check_step_result(self._workflow, step, returned)
+                if step != self._workflow.final
+                else (check_final_result(step, returned, self._optimizer.required_metrics))
+            )
+        except ResultError as error:
+            self._failed(flight, Failure(Cause.RESULT, f"{flight.job}: {error}"))
+        else:
+            self._record(Succeeded(flight.job, flight.number, self._mailbox.now(), result))
+
+    def _failed(self, flight: Flight, failure: Failure) -> None:
+        record = self.state.job(flight.job)
+        if record.state.is_terminal or flight.number < record.attempt:
+            return
+        self._record(verdict(record, failure, self._workflow.step(flight.job.step).retry, self._mailbox.now()))
+
+    def _record(self, event: Event) -> None:
+        """Write an event down, then let it happen. What is no news is not written."""
+        if not self.state.is_news(event):
+            return
+        self._run.append([event])
+        self.state.apply(event)
+        self._has_changed = True
+        match event:
+            case Failed(job=job, failure=failure):
+                logger.warning("%s failed: %s", job, failure)
+            case RetryScheduled(job=job, failure=failure):
+                logger.warning("%s will be tried again: %s", job, failure)
+            case TrialStarted(trial=trial):
+                logger.info("trial %d started", trial)
+            case Submitting() | Started() | Succeeded() | Cancelled():
+                logger.debug("%s: %s", event.job, type(event).__name__)
+            case _:
+                pass
+
+    # The optimizer -------------------------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        if self._is_asking or not self._wanted or self._telling:
+            return
+        running = self._open_trials()
+        if self._must_wait:
+            if not running:
+                self._generation_failed(GenerationError(_STARVED))
+            return
+        if running >= self._max_parallel_trials():
+            return
+        self._is_asking = self._has_changed = True
+        self._ask_lane.call(
+            lambda: (self._optimizer.ask(1), self._optimizer.standing()), self._asked, self._generation_failed
+        )
+
+    def _max_parallel_trials(self) -> int:
+        if self.settings.max_parallel_trials is not None:
+            return self.settings.max_parallel_trials
+        capacities = [driver.runner.capacity for driver in self._drivers.values()]
+        return max(DEFAULT_PARALLEL_TRIALS if capacity is None else capacity for capacity in capacities)
+
+    def _open_trials(self) -> int:
+        """Trials that have no outcome yet, or whose outcome the optimizer has yet to take."""
+        return sum(not trial.is_told and trial.index not in self._held for trial in self.state.live.values())
+
+    def _asked(self, answer: tuple[Proposal, Standing]) -> None:
+        proposal, self._standing = answer
+        self._is_asking, self._has_changed = False, True
+        for candidate in proposal.candidates:
+            self._wanted = max(self._wanted - 1, 0)
+            self._record(TrialStarted(candidate.index, dict(candidate.parameters), self._mailbox.now()))
+        self._must_wait = proposal.must_wait
+        if proposal.is_complete and self._wanted:
+            logger.info("the generation strategy is complete; %d of the trials asked for are not run", self._wanted)
+            self._ask_no_more()
+
+    def _generation_failed(self, error: Exception) -> None:
+        self._is_asking = False
+        self._error = error
+        logger.error("no more candidates (%s); waiting for %d running trials", error, self._open_trials())
+        self._ask_no_more()
+
+    def _ask_no_more(self) -> None:
+        self._goal -= self._wanted
+        self._wanted = 0
+
+    def _tell(self, index: int) -> None:
+        if index in self._telling or index in self._held:
+            return
+        self._telling.add(index)
+        trial = self.state.trials[index]
+        instead = self._told_instead.get(index)
+        is_good = instead is not None or trial.state is TrialState.COMPLETED
+        failure = None if is_good else str(self.state.failure(index) or "cancelled")
+        metrics = instead or (measurements_of(self.state.result(index)) if is_good else {})
+
+        def tell() -> Standing:
+            if failure is None:
+                self._optimizer.tell(index, metrics)
+            else:
+                self._optimizer.tell_failed(index, failure)
+            return self._optimizer.standing()
+
+        self._ask_lane.call(tell, lambda standing: self._told(index, failure, standing), self._telling_failed)
+
+    def _told(self, index: int, failure: str | None, standing: Standing) -> None:
+        self._telling.discard(index)
+        self._must_wait = False
+        self._standing = standing
+        self._record(TrialTold(index, failure, self._mailbox.now()))
+        if failure is None:
+            logger.info("trial %d completed; %s", index, standing.best)
+        else:
+            self._count_failure(index)
+
+    def _telling_failed(self, error: Exception) -> None:
+        self._error = error
+        self._stop_reason = f"the optimizer did not take a result: {error}"
+
+    def _count_failure(self, index: int) -> None:
+        failure = self.state.failure(index)
+        self._failures[failure.message if failure else "cancelled"] += 1
+        told = [trial for trial in self.state.trials.values() if trial.is_told]
+        failed = sum(trial.told_failure is not None for trial in told)
+        logger.warning("trial %d failed (%d of %d)", index, failed, len(told))
+        if len(told) < self.settings.min_failed_trials or failed <= self.settings.failure_rate * len(told):
+            return
+        cause, count = self._failures.most_common(1)[0]
+        self._error = TooManyFailuresError(
+            f"{failed} of {len(told)} trials failed, more than failure_rate={self.settings.failure_rate:g} allows; "
+            f"the commonest cause ({count} times): {cause}"
+        )
+        self._stop_reason = str(self._error)
+
+    # Stopping and reporting ----------------------------------------------------------------------------------------
+
+    def _wind_down(self) -> None:
+        """Cancel what runs, wait for the confirmation with bounded patience, and leave the loop by an exception."""
+        self._is_stopping = True
+        self._ask_no_more()
+        for driver in self._drivers.values():
+            driver.cancel(driver.labels)
+        give_up = self._mailbox.monotonic() + self.settings.stop_patience_s
+        while any(driver.labels for driver in self._drivers.values()) and self._mailbox.monotonic() < give_up:
+            for driver in self._drivers.values():
+                driver.tick()
+            for news in self._mailbox.take(0.1):
+                news()
+        self._report(force=True)
+        raise self._error or OptimizationInterrupted(self._stop_reason)
+
+    def _report(self, *, force: bool = False) -> None:
+        now = self._mailbox.monotonic()
+        if force or (self._has_changed and now >= self._reported_at + self.settings.report_every_s):
+            self._has_changed, self._reported_at = False, now
+            self.on_progress(self.summary())
+
+
+_STARVED = (
+    "the optimizer wants more results before it proposes another candidate, but no trial is running: "
+    "too many trials failed for its generation strategy; look at their failures, or ask for fewer initial trials"
+)
+
+
+def _order(output: Output, job: JobId, token: str) -> OutputOrder:
+    return OutputOrder(
+        dataset=dataset_name(output.dataset, job, token),
+        file=output.file,
+        slices=output.slices,
+        num_events=output.num_events,
+        num_events_per_job=output.num_events_per_job,
+    )
+
+
+def _job_counts(counts: Mapping[JobState, int]) -> JobCounts:
+    return JobCounts(
+        waiting=counts[JobState.WAITING] + counts[JobState.RETRYING],
+        queued=counts[JobState.SUBMITTING] + counts[JobState.QUEUED],
+        running=counts[JobState.RUNNING] + counts[JobState.CANCELLING],
+        done=counts[JobState.COMPLETED],
+        failed=counts[JobState.FAILED] + counts[JobState.CANCELLED],
+    )

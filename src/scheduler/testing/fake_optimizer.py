@@ -1,0 +1,96 @@
+"""An optimizer without Ax: proposes numbered points and remembers what it was told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from scheduler.core.specs import Scalar
+from scheduler.errors import GenerationError
+from scheduler.optimizer import Candidate, Measurement, Proposal, Standing
+
+
+class FakeOptimizer:
+    """Proposes ``x = 0, 1, 2, ...`` for one minimized objective.
+
+    Args:
+        initial: How many candidates it proposes before it wants the first result.
+        parallel: How many candidates may be pending afterwards.
+        total: After how many candidates it is complete; None for never.
+        fails_at: The index at which proposing raises; None for never.
+
+    Attributes:
+        told: What it was told, by trial index, in order.
+        failed: The failures it was told, by trial index.
+    """
+
+    name = "fake"
+    parameter_names = frozenset({"x"})
+    objectives: Mapping[str, bool] = {"objective": True}
+    required_metrics = frozenset({"objective"})
+
+    def __init__(
+        self,
+        *,
+        initial: int = 1_000_000,
+        parallel: int = 1_000_000,
+        total: int | None = None,
+        fails_at: int | None = None,
+    ) -> None:
+        self._initial, self._parallel, self._total, self._fails_at = initial, parallel, total, fails_at
+        self._candidates: list[Candidate] = []
+        self.told: dict[int, Mapping[str, Measurement]] = {}
+        self.failed: dict[int, str] = {}
+
+    def ask(self, at_most: int) -> Proposal:
+        """See :meth:`scheduler.optimizer.Optimizer.ask`."""
+        new: list[Candidate] = []
+        while len(new) < at_most:
+            index = len(self._candidates)
+            if index == self._fails_at:
+                raise GenerationError(f"no candidate for trial {index}: the fit failed")
+            if index == self._total:
+                return Proposal(tuple(new), is_complete=True)
+            if not self._may_propose(index):
+                return Proposal(tuple(new), must_wait=True)
+            new.append(self.attach({"x": float(index)}))
+        return Proposal(tuple(new))
+
+    def attach(self, parameters: Mapping[str, Scalar]) -> Candidate:
+        """See :meth:`scheduler.optimizer.Optimizer.attach`."""
+        candidate = Candidate(len(self._candidates), dict(parameters))
+        self._candidates.append(candidate)
+        return candidate
+
+    def candidate(self, index: int) -> Candidate:
+        """See :meth:`scheduler.optimizer.Optimizer.candidate`."""
+        return self._candidates[index]
+
+    def tell(self, index: int, metrics: Mapping[str, Measurement]) -> None:
+        """See :meth:`scheduler.optimizer.Optimizer.tell`."""
+        assert index not in self.told | self.failed, f"trial {index} was told twice"  # noqa: S101
+        self.told[index] = dict(metrics)
+
+    def tell_failed(self, index: int, reason: str) -> None:
+        """See :meth:`scheduler.optimizer.Optimizer.tell_failed`."""
+        assert index not in self.told | self.failed, f"trial {index} was told twice"  # noqa: S101
+        self.failed[index] = reason
+
+    def standing(self) -> Standing:
+        """See :meth:`scheduler.optimizer.Optimizer.standing`."""
+        best = min(((metrics["objective"][0], index) for index, metrics in self.told.items()), default=None)
+        return Standing("counting", "" if best is None else f"objective {best[0]:g} in trial {best[1]}")
+
+    def best_parameters(self) -> dict[str, Scalar]:
+        """See :meth:`scheduler.optimizer.Optimizer.best_parameters`."""
+        index = min(self.told, key=lambda index: self.told[index]["objective"][0])
+        return dict(self._candidates[index].parameters)
+
+    def pareto(self) -> dict[int, tuple[dict[str, Scalar], object]]:
+        """See :meth:`scheduler.optimizer.Optimizer.pareto`. One objective has no Pareto set."""
+        return {}
+
+    def _may_propose(self, index: int) -> bool:
+        if index < self._initial:
+            return True
+        finished = len(self.told) + len(self.failed)
+        return len(self.told) > 0 and index - finished < self._parallel
