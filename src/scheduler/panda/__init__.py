@@ -1,0 +1,1 @@
+"""PanDA: what ships, the embedded site, the dataset catalogue."""
