@@ -19,8 +19,8 @@ class MemoryRun:
     def attempt_directory(self, job: JobId, attempt: int) -> Path:
         return Path("trials", str(job.trial), job.step, f"{point_text(job.point)}.{attempt}")
 
-    def append(self, events):
-        self.events.extend(events)
+    def append(self, event, state, snapshot=None):
+        self.events.append(event)
 
 
 class Bench:

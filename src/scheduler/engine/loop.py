@@ -72,11 +72,16 @@ class Run(Protocol):
         """The directory of an attempt's files; not created here."""
         ...
 
-    def append(self, events: Sequence[Event]) -> None:
-        """Write events down, all or none. The engine is the only writer.
+    def append(self, event: Event, state: ExperimentState, snapshot: str | None = None) -> None:
+        """Write down an event that has just been applied, as a whole or not at all. The engine is the only writer.
+
+        Args:
+            event: The event.
+            state: The run after it.
+            snapshot: The optimizer's state after it, when the event comes from the optimizer.
 
         Raises:
-            OSError: They could not be written; the engine stops rather than go on unrecorded.
+            StoreError: It could not be written; the engine stops rather than go on unrecorded.
         """
         ...
 
@@ -101,7 +106,7 @@ class Engine:
         workflow: The graph of every trial.
         optimizer: Proposes designs and takes their outcomes; called from one lane only.
         runners: Runner name -> runner.
-        run: Takes every event before it takes effect, and says where the files go.
+        run: Takes every event before anything follows from it, and says where the files go.
         settings: Patience and limits.
         world: Time and threads.
     """
@@ -155,6 +160,27 @@ class Engine:
         if self._error is not None:
             raise self._error
 
+    def resume(self, events: Iterable[Event]) -> None:
+        """Take up a run where its events end: before anything else, on a fresh engine.
+
+        Attempts that a backend may have are asked for by label and adopted; those it does not know are submitted again
+        under the same label.
+        """
+        for event in events:
+            self.state.apply(event)
+        self._goal = len(self.state.trials)
+        for trial in self.state.trials.values():
+            if trial.told_failure is not None:
+                self._failures[self._cause_of(trial.index)] += 1
+        adopted: dict[str, list[Flight]] = {}
+        for trial in self.state.live.values():
+            for record in trial.jobs.values():
+                if record.state.is_active:
+                    runner = self._workflow.step(record.id.step).runner
+                    adopted.setdefault(runner, []).append(self._flight(record.id))
+        for runner, flights in adopted.items():
+            self._drivers[runner].adopt(flights)
+
     def start(self, candidates: Sequence[Candidate], *, hold: bool = False) -> None:
         """Make candidates that already exist in the optimizer into trials.
 
@@ -167,7 +193,7 @@ class Engine:
             if hold:
                 self._held.add(candidate.index)
             self._record(TrialStarted(candidate.index, dict(candidate.parameters), self._mailbox.now()))
-        self.run_until(lambda: True)
+        self._act()
 
     def consult(self, work: Callable[[], T]) -> T:
         """Carry out a call of the optimizer in its lane and wait for it; the run goes on meanwhile.
@@ -201,14 +227,16 @@ class Engine:
         Raises:
             OptimizationInterrupted: The run was stopped.
         """
+        timeout: float | None = 0.0
         while True:
+            for news in self._mailbox.take(timeout):
+                news()
             self._act()
             if self._stop_reason is not None:
                 self._wind_down()
             if is_done() and not self._is_asking:
                 break
-            for news in self._mailbox.take(self._patience()):
-                news()
+            timeout = self._patience()
         self._report(force=True)
 
     def finish(self) -> None:
@@ -291,25 +319,28 @@ class Engine:
         return max(0.0, min(deadlines)) if deadlines else None
 
     def _prepare(self, job: JobId) -> Flight:
-        record, step = self.state.job(job), self._workflow.step(job.step)
-        number = record.attempt + 1
-        directory = self._run.attempt_directory(job, number)
-        label = f"{self._run.run_id}-{'-'.join(directory.parts[-3:])}"
-        self._record(Submitting(job, number, self._mailbox.now(), label))
-        trial = self.state.trials[job.trial]
+        """Write down that the job is about to be submitted, and pack what the runner needs."""
+        number = self.state.job(job).attempt + 1
+        parts = self._run.attempt_directory(job, number).parts[-3:]
+        self._record(Submitting(job, number, self._mailbox.now(), f"{self._run.run_id}-{'-'.join(parts)}"))
+        return self._flight(job)
+
+    def _flight(self, job: JobId) -> Flight:
+        """The latest attempt of a job, as its runner takes it."""
+        record, step, trial = self.state.job(job), self._workflow.step(job.step), self.state.trials[job.trial]
         token = f"{self._run.run_id}_{job.trial}"
         attempt = Attempt(
-            label=label,
+            label=record.label,
             payload=step.payload,
             arguments=arguments_of(
                 self._workflow, job, trial.parameters, lambda parent: trial.jobs[parent].result or {}
             ),
-            directory=directory,
+            directory=self._run.attempt_directory(job, record.attempt),
             resources=step.resources,
             output=None if step.output is None else _order(step.output, job, token),
             inputs={argument: dataset_name(name, job, token) for argument, name in step.inputs.items()},
         )
-        return Flight(job, number, attempt)
+        return Flight(job, record.attempt, attempt, is_unwanted=record.state is JobState.CANCELLING)
 
     def _cancel(self, job: JobId) -> None:
         record = self.state.job(job)
@@ -382,12 +413,11 @@ class Engine:
             return
         self._record(verdict(record, failure, self._workflow.step(flight.job.step).retry, self._mailbox.now()))
 
-    def _record(self, event: Event) -> None:
-        """Write an event down, then let it happen. What is no news is not written."""
-        if not self.state.is_news(event):
+    def _record(self, event: Event, snapshot: str | None = None) -> None:
+        """Let an event happen and write it down, before anything follows from it. What is no news is not written."""
+        if not self.state.apply(event):
             return
-        self._run.append([event])
-        self.state.apply(event)
+        self._run.append(event, self.state, snapshot)
         self._has_changed = True
         match event:
             case Failed(job=job, failure=failure):
@@ -414,9 +444,12 @@ class Engine:
         if running >= self._max_parallel_trials():
             return
         self._is_asking = self._has_changed = True
-        self._ask_lane.call(
-            lambda: (self._optimizer.ask(1), self._optimizer.standing()), self._asked, self._generation_failed
-        )
+
+        def ask() -> tuple[Proposal, Standing, str]:
+            proposal = self._optimizer.ask(1)
+            return proposal, self._optimizer.standing(), self._optimizer.snapshot()
+
+        self._ask_lane.call(ask, self._asked, self._generation_failed)
 
     def _max_parallel_trials(self) -> int:
         if self.settings.max_parallel_trials is not None:
@@ -428,12 +461,12 @@ class Engine:
         """Trials that have no outcome yet, or whose outcome the optimizer has yet to take."""
         return sum(not trial.is_told and trial.index not in self._held for trial in self.state.live.values())
 
-    def _asked(self, answer: tuple[Proposal, Standing]) -> None:
-        proposal, self._standing = answer
+    def _asked(self, answer: tuple[Proposal, Standing, str]) -> None:
+        proposal, self._standing, snapshot = answer
         self._is_asking, self._has_changed = False, True
         for candidate in proposal.candidates:
             self._wanted = max(self._wanted - 1, 0)
-            self._record(TrialStarted(candidate.index, dict(candidate.parameters), self._mailbox.now()))
+            self._record(TrialStarted(candidate.index, dict(candidate.parameters), self._mailbox.now()), snapshot)
         self._must_wait = proposal.must_wait
         if proposal.is_complete and self._wanted:
             logger.info("the generation strategy is complete; %d of the trials asked for are not run", self._wanted)
@@ -459,20 +492,20 @@ class Engine:
         failure = None if is_good else str(self.state.failure(index) or "cancelled")
         metrics = instead or (measurements_of(self.state.result(index)) if is_good else {})
 
-        def tell() -> Standing:
+        def tell() -> tuple[Standing, str]:
             if failure is None:
                 self._optimizer.tell(index, metrics)
             else:
                 self._optimizer.tell_failed(index, failure)
-            return self._optimizer.standing()
+            return self._optimizer.standing(), self._optimizer.snapshot()
 
-        self._ask_lane.call(tell, lambda standing: self._told(index, failure, standing), self._telling_failed)
+        self._ask_lane.call(tell, lambda answer: self._told(index, failure, *answer), self._telling_failed)
 
-    def _told(self, index: int, failure: str | None, standing: Standing) -> None:
+    def _told(self, index: int, failure: str | None, standing: Standing, snapshot: str) -> None:
         self._telling.discard(index)
         self._must_wait = False
         self._standing = standing
-        self._record(TrialTold(index, failure, self._mailbox.now()))
+        self._record(TrialTold(index, failure, self._mailbox.now()), snapshot)
         if failure is None:
             logger.info("trial %d completed; %s", index, standing.best)
         else:
@@ -483,8 +516,7 @@ class Engine:
         self._stop_reason = f"the optimizer did not take a result: {error}"
 
     def _count_failure(self, index: int) -> None:
-        failure = self.state.failure(index)
-        self._failures[failure.message if failure else "cancelled"] += 1
+        self._failures[self._cause_of(index)] += 1
         told = [trial for trial in self.state.trials.values() if trial.is_told]
         failed = sum(trial.told_failure is not None for trial in told)
         logger.warning("trial %d failed (%d of %d)", index, failed, len(told))
@@ -496,6 +528,10 @@ class Engine:
             f"the commonest cause ({count} times): {cause}"
         )
         self._stop_reason = str(self._error)
+
+    def _cause_of(self, index: int) -> str:
+        failure = self.state.failure(index)
+        return failure.message if failure else "cancelled"
 
     # Stopping and reporting ----------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from scheduler.core.specs import Scalar
@@ -88,6 +89,10 @@ class FakeOptimizer:
     def pareto(self) -> dict[int, tuple[dict[str, Scalar], object]]:
         """See :meth:`scheduler.optimizer.Optimizer.pareto`. One objective has no Pareto set."""
         return {}
+
+    def snapshot(self) -> str:
+        """See :meth:`scheduler.optimizer.Optimizer.snapshot`."""
+        return json.dumps([len(self._candidates), len(self.told), len(self.failed)])
 
     def _may_propose(self, index: int) -> bool:
         if index < self._initial:

@@ -1,0 +1,223 @@
+"""The driver is killed at every single point where it touches the world, and resumed; nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.core.events import TrialTold
+from scheduler.core.failures import Cause, Failure
+from scheduler.core.observations import HasFailed
+from scheduler.core.specs import Dependency, DependencyMap, Function, StepSpec, WorkflowSpec
+from scheduler.core.states import TrialState
+from scheduler.engine import Engine, EngineSettings, World
+from scheduler.testing import FakeOptimizer, FakeRunner, Fate, InlineLane, SimulatedMailbox
+from scheduler.testing.fake_runner import call_it
+
+TRIALS = 4
+
+
+class CrashError(BaseException):
+    """The end of the driver: nothing catches it."""
+
+
+class Fuse:
+    """Lets a number of touches pass and then crashes."""
+
+    def __init__(self, touches):
+        self.left = touches
+
+    def touch(self):
+        self.left -= 1
+        if self.left < 0:
+            raise CrashError
+
+
+class FragileRun:
+    """A run on a disk that survives crashes: each append happens as a whole or not at all."""
+
+    run_id = "r0"
+
+    def __init__(self):
+        self.events = []
+        self.optimizer = None
+        self.fuse = None
+
+    def attempt_directory(self, job, attempt):
+        return Path("trials", str(job.trial), job.step, f"{'+'.join(map(str, job.point))}.{attempt}")
+
+    def append(self, event, state, snapshot=None):
+        self.fuse.touch()
+        self.events.append(event)
+        if snapshot is not None:
+            self.optimizer = snapshot
+        self.fuse.touch()
+
+
+class RemoteBackend(FakeRunner):
+    """A backend that lives on when the driver dies, and may die on the way in or out of any call."""
+
+    fuse = None
+
+    def submit(self, batch):
+        self.fuse.touch()
+        answer = super().submit(batch)
+        self.fuse.touch()
+        return answer
+
+    def poll(self, attempts):
+        self.fuse.touch()
+        return super().poll(attempts)
+
+    def find(self, labels):
+        self.fuse.touch()
+        return super().find(labels)
+
+
+class FragileOptimizer(FakeOptimizer):
+    fuse = None
+
+    def ask(self, at_most):
+        self.fuse.touch()
+        proposal = super().ask(at_most)
+        self.fuse.touch()
+        return proposal
+
+    def tell(self, index, metrics):
+        self.fuse.touch()
+        super().tell(index, metrics)
+        self.fuse.touch()
+
+    def tell_failed(self, index, reason):
+        self.fuse.touch()
+        super().tell_failed(index, reason)
+
+    def _may_propose(self, index):
+        return index < 2 or len(self.told) + len(self.failed) > 0
+
+    def snapshot(self):
+        return copy.deepcopy(self)
+
+    def __deepcopy__(self, memo):
+        twin = FragileOptimizer()
+        twin._candidates = list(self._candidates)
+        twin.told, twin.failed = dict(self.told), dict(self.failed)
+        return twin
+
+
+WORKFLOW = WorkflowSpec(
+    (
+        StepSpec("sim", Function(lambda x, p: {"v": x + p}), "fake", fans_out=True),
+        StepSpec(
+            "end",
+            Function(lambda x, v: {"objective": sum(v.values())}),
+            "fake",
+            (Dependency("sim", mapping=DependencyMap.ALL2ONE, parameter="v"),),
+        ),
+    ),
+    "end",
+    {"p": (1, 2)},
+)
+
+
+def fate_of(seed):
+    """Durations and failures that depend on the job only, so that every life of the driver meets the same world."""
+
+    def fate(attempt):
+        chance = random.Random(f"{seed} {attempt.label}")
+        if chance.random() < 0.1:
+            return Fate(HasFailed(Failure(Cause.EXCEPTION, "unlucky")), 0, chance.uniform(0, 5))
+        return Fate(call_it(attempt).outcome, chance.uniform(0, 5), chance.uniform(0, 20))
+
+    return fate
+
+
+def live(run, backend, mailbox, fuse):
+    """One life of the driver; returns its engine and optimizer if it reached the end, None if it crashed."""
+    optimizer = copy.deepcopy(run.optimizer) if run.optimizer else FragileOptimizer()
+    run.fuse = backend.fuse = optimizer.fuse = fuse
+    engine = Engine(
+        WORKFLOW,
+        optimizer,
+        {"fake": backend},
+        run,
+        settings=EngineSettings(max_parallel_trials=2, min_failed_trials=100),
+        world=World(mailbox, InlineLane),
+    )
+    try:
+        engine.resume(run.events)
+        engine.optimize(TRIALS - len(engine.state.trials))
+        engine.run_until(lambda: not engine.state.live)
+    except CrashError:
+        return None
+    engine.state.check()
+    return engine, optimizer
+
+
+def survive(seed, touches_per_life):
+    """Live, crash and resume until the run is complete; returns everything there is to look at."""
+    run = FragileRun()
+    mailbox = SimulatedMailbox()
+    backend = RemoteBackend(fate_of(seed), capacity=3, clock=mailbox.monotonic, alarm=mailbox.at)
+    lives = 0
+    for touches in touches_per_life:
+        lives += 1
+        mailbox_of_this_life = SimulatedMailbox(start=mailbox.now())
+        mailbox_of_this_life._alarms = list(mailbox._alarms)
+        backend._clock, backend._alarm = mailbox_of_this_life.monotonic, mailbox_of_this_life.at
+        end = live(run, backend, mailbox_of_this_life, Fuse(touches))
+        mailbox = mailbox_of_this_life
+        if end is not None:
+            return run, backend, *end, lives
+    raise AssertionError(f"the run was not complete after {lives} lives")
+
+
+def check(run, backend, engine, optimizer):
+    labels = [attempt.label for attempt in backend.submitted]
+    assert len(labels) == len(set(labels)), "an attempt was submitted twice"
+    assert len(engine.state.trials) == TRIALS
+    told = set(optimizer.told) | set(optimizer.failed)
+    assert told == set(engine.state.trials)
+    assert not set(optimizer.told) & set(optimizer.failed)
+    for index, trial in engine.state.trials.items():
+        assert (trial.state is TrialState.COMPLETED) == (index in optimizer.told)
+    assert sum(isinstance(event, TrialTold) for event in run.events) == TRIALS
+
+
+def touches_of_an_undisturbed_life(seed):
+    fuse = Fuse(10**9)
+    run, mailbox = FragileRun(), SimulatedMailbox()
+    backend = RemoteBackend(fate_of(seed), capacity=3, clock=mailbox.monotonic, alarm=mailbox.at)
+    assert live(run, backend, mailbox, fuse) is not None
+    return 10**9 - fuse.left
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_that_a_crash_at_every_single_touch_of_the_world_loses_and_repeats_nothing(seed):
+    count = touches_of_an_undisturbed_life(seed)
+
+    for touches in range(count):
+        run, backend, engine, optimizer, lives = survive(seed, [touches, 10**9])
+        check(run, backend, engine, optimizer)
+        assert lives <= 2
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**6), st.lists(st.integers(0, 60), max_size=30))
+def test_that_many_crashes_in_one_run_lose_and_repeat_nothing(seed, lives):
+    run, backend, engine, optimizer, _ = survive(seed, [*lives, 10**9])
+
+    check(run, backend, engine, optimizer)
+
+
+def test_that_a_resumed_run_ends_as_the_undisturbed_one():
+    undisturbed = survive(5, [10**9])
+    crashed = survive(5, [7, 31, 12, 55, 10**9])
+
+    assert undisturbed[3].told == crashed[3].told
+    assert undisturbed[3].failed == crashed[3].failed
