@@ -10,6 +10,8 @@ Divided by what the caller can do about them::
     │   └── ShippingError        the source files cannot be shipped: mend the directory or the patterns
     ├── DatasetError             the dataset catalogue refused: unknown, closed, exists, corrupted
     ├── ResultError              a job returned something that is no result
+    ├── StoreError               the run's database cannot be read or written
+    │   └── RunLockedError       another program works on the run
     ├── MissingMainGuardError    the program runs the scheduler while it is being imported by a job
     ├── OptimizationError        the optimization cannot go on
     │   ├── GenerationError      the optimizer failed to propose a candidate
@@ -62,6 +64,14 @@ class DatasetError(SchedulerError):
 
 class ResultError(SchedulerError):
     """A job returned something that cannot be its result."""
+
+
+class StoreError(SchedulerError):
+    """The database of a run cannot be read or written."""
+
+
+class RunLockedError(StoreError):
+    """Another program works on the run."""
 
 
 class MissingMainGuardError(SchedulerError):

@@ -1,0 +1,105 @@
+"""The ``config`` of :class:`~scheduler.AxScheduler`: names, defaults, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from scheduler.core.names import did_you_mean
+from scheduler.engine import EngineSettings
+from scheduler.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """What a program can set.
+
+    Attributes:
+        monitoring_interval: The longest pause in seconds between two looks at a backend that does not report by
+            itself. Local workers do, so they are not affected.
+        max_trial_monitoring_time: A trial that takes longer than this many seconds fails; None for no limit.
+        job_output_dir: Where run directories are made, one per run, named after the experiment.
+        run_dir: The run directory itself; overrides ``job_output_dir``. It must be new or empty.
+        cleanup_after_completion: Delete the job directories of trials that succeeded, at the end of a call.
+        synchronous: Run one trial after the other; ``run_trial`` returns when its trial is over.
+        max_parallel_trials: Trials under way at once; None: what the generation strategy allows, at most as many as the
+            widest runner has places (8 for a runner that queues by itself).
+        failure_rate: The run stops when a larger part of the finished trials failed ...
+        min_failed_trials: ... and at least this many trials have finished.
+        progress: True or None: a live view on a terminal, plain lines elsewhere. False: nothing.
+    """
+
+    monitoring_interval: float = 10.0
+    max_trial_monitoring_time: float | None = None
+    job_output_dir: str = "scheduler_runs"
+    run_dir: str | None = None
+    cleanup_after_completion: bool = False
+    synchronous: bool = False
+    max_parallel_trials: int | None = None
+    failure_rate: float = 0.5
+    min_failed_trials: int = 5
+    progress: bool | None = None
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, object] | None) -> SchedulerConfig:
+        """The configuration of a program.
+
+        Raises:
+            ConfigurationError: An unknown key (the message lists the valid ones with their defaults), or a value that
+                cannot be.
+        """
+        defaults = {field.name: field.default for field in fields(cls)}
+        for key in given or {}:
+            if key not in defaults:
+                valid = ", ".join(f"{name} ({value!r})" for name, value in defaults.items())
+                raise ConfigurationError(
+                    f"unknown config key '{key}'{did_you_mean(str(key), defaults)}; valid keys and defaults: {valid}"
+                )
+        config = cls(**(given or {}))  # type: ignore[arg-type]
+        _check(config)
+        return config
+
+    @property
+    def engine_settings(self) -> EngineSettings:
+        """The part that the engine needs."""
+        return EngineSettings(
+            max_parallel_trials=1 if self.synchronous else self.max_parallel_trials,
+            trial_timeout_s=self.max_trial_monitoring_time,
+            failure_rate=self.failure_rate,
+            min_failed_trials=self.min_failed_trials,
+            poll_max_s=self.monitoring_interval,
+            poll_min_s=min(EngineSettings().poll_min_s, self.monitoring_interval),
+        )
+
+
+def _check(config: SchedulerConfig) -> None:
+    _number(config, "monitoring_interval", above=0)
+    _number(config, "max_trial_monitoring_time", above=0, may_be_none=True)
+    _number(config, "failure_rate", above=-1e-9, at_most=1)
+    for name in ("max_parallel_trials", "min_failed_trials"):
+        value = getattr(config, name)
+        if value is None and name == "max_parallel_trials":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigurationError(f"config['{name}'] is {value!r}; give a whole number of at least 1")
+    for name in ("cleanup_after_completion", "synchronous"):
+        if not isinstance(getattr(config, name), bool):
+            raise ConfigurationError(f"config['{name}'] is {getattr(config, name)!r}; give True or False")
+    if config.progress not in {True, False, None}:
+        raise ConfigurationError(f"config['progress'] is {config.progress!r}; give True, False or None")
+    for name in ("job_output_dir", "run_dir"):
+        value = getattr(config, name)
+        if not isinstance(value, str | Path) and not (value is None and name == "run_dir"):
+            raise ConfigurationError(f"config['{name}'] is {value!r}; give the path of a directory")
+
+
+def _number(
+    config: SchedulerConfig, name: str, *, above: float, at_most: float = float("inf"), may_be_none: bool = False
+) -> None:
+    value = getattr(config, name)
+    if value is None and may_be_none:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not above < value <= at_most:
+        limit = "" if at_most == float("inf") else f" and at most {at_most:g}"
+        raise ConfigurationError(f"config['{name}'] is {value!r}; give a number above {max(above, 0):g}{limit}")

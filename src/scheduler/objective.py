@@ -1,0 +1,122 @@
+"""From what the user calls the objective to a workflow that can be run, with every check that needs no run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from scheduler.core.plan import check_dataset_names
+from scheduler.core.signature import check_call, takes_mapping
+from scheduler.core.specs import Container, Function, Payload, Script, StepSpec, WorkflowSpec
+from scheduler.errors import ConfigurationError, WorkflowError
+from scheduler.job.multi_steps_job import MultiStepsFunction
+from scheduler.runners.base_runner import BaseRunner
+
+Objective = Callable[..., object] | MultiStepsFunction | Script | Container
+
+_SINGLE_STEP = "objective"
+_LONGEST_TOKEN = "0" * 16
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedObjective:
+    """A workflow and the runners that its steps name.
+
+    Attributes:
+        workflow: The graph.
+        runners: Name -> runner.
+    """
+
+    workflow: WorkflowSpec
+    runners: Mapping[str, BaseRunner]
+
+
+def prepare(objective: Objective, runner: BaseRunner, design_parameters: frozenset[str]) -> PreparedObjective:
+    """Check an objective against the search space and its runners.
+
+    Args:
+        objective: What the user set.
+        runner: The scheduler's runner, for steps that name none.
+        design_parameters: The names of the search space.
+
+    Raises:
+        ConfigurationError: Something cannot work; the message names the step.
+    """
+    if isinstance(objective, MultiStepsFunction):
+        used = {step: own if own is not None else runner for step, own in objective.runners.items()}
+        names = _name_runners(used)
+        workflow = objective.build({step: names[id(each)] for step, each in used.items()})
+        runners = {names[id(each)]: each for each in used.values()}
+    else:
+        payload: Payload = objective if isinstance(objective, Script | Container) else Function(objective)
+        names = _name_runners({_SINGLE_STEP: runner})
+        workflow = WorkflowSpec((StepSpec(_SINGLE_STEP, payload, names[id(runner)]),), _SINGLE_STEP)
+        runners = {names[id(runner)]: runner}
+    _check_global_parameters(workflow, design_parameters)
+    workflow = replace(
+        workflow, steps=tuple(_settle_call(step, workflow, design_parameters) for step in workflow.steps)
+    )
+    check_dataset_names(workflow, _LONGEST_TOKEN)
+    for step in workflow.steps:
+        _check_runner(step, runners[step.runner])
+    return PreparedObjective(workflow, runners)
+
+
+def _name_runners(used: Mapping[str, object]) -> dict[int, str]:
+    """A name for each distinct runner, by identity: its type, numbered from the second on."""
+    names: dict[int, str] = {}
+    for step, runner in used.items():
+        if not isinstance(runner, BaseRunner):
+            raise ConfigurationError(
+                f"step '{step}': the runner is {runner!r}; give a JobLibRunner, a PanDAiDDSRunner or another BaseRunner"
+            )
+        kind = type(runner).__name__
+        same = sum(name.split("#")[0] == kind for name in names.values())
+        names.setdefault(id(runner), kind if same == 0 else f"{kind}#{same + 1}")
+    return names
+
+
+def _check_global_parameters(workflow: WorkflowSpec, design_parameters: frozenset[str]) -> None:
+    both = sorted(design_parameters & workflow.global_parameters.keys())
+    if both:
+        raise WorkflowError(
+            f"'{both[0]}' is both a global parameter and a design parameter of the search space: rename one of them"
+        )
+
+
+def _settle_call(step: StepSpec, workflow: WorkflowSpec, design_parameters: frozenset[str]) -> StepSpec:
+    """The step with its function's way of being called decided and checked."""
+    if not isinstance(step.payload, Function):
+        return step
+    arguments = _argument_names(step, workflow, design_parameters)
+    if takes_mapping(step.payload.call, arguments):
+        return replace(step, payload=replace(step.payload, takes_mapping=True))
+    check_call(step.name, step.payload.call, arguments)
+    return step
+
+
+def _argument_names(step: StepSpec, workflow: WorkflowSpec, design_parameters: frozenset[str]) -> frozenset[str]:
+    given = [
+        ("the search space", design_parameters),
+        ("the global parameters", frozenset(workflow.global_parameters) if step.fans_out else frozenset()),
+        ("its parents", frozenset(d.parameter for d in step.dependencies if d.parameter is not None)),
+        ("its input datasets", frozenset(step.inputs)),
+    ]
+    names: dict[str, str] = {}
+    for source, arguments in given:
+        for argument in arguments:
+            if argument in names:
+                raise WorkflowError(
+                    f"step '{step.name}' would get the argument '{argument}' from {names[argument]} and from {source}"
+                )
+            names[argument] = source
+    return frozenset(names)
+
+
+def _check_runner(step: StepSpec, runner: BaseRunner) -> None:
+    if (step.output is not None or step.inputs) and not runner.stages_datasets:
+        raise WorkflowError(
+            f"step '{step.name}' produces or reads datasets, which {type(runner).__name__} cannot: "
+            "run it on a PanDAiDDSRunner"
+        )
+    runner.check(step)
