@@ -1,0 +1,355 @@
+"""The optimizer on top of Ax: everything that does not depend on which of Ax's clients is used."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from scheduler.core.specs import Scalar
+from scheduler.errors import ConfigurationError, GenerationError, NoSuccessfulTrialError, OptimizationError
+from scheduler.optimizer.ax_service import AxService, Outcome, ParetoSet
+from scheduler.optimizer.goals import read_goals
+from scheduler.optimizer.port import Candidate, Measurement, Proposal, Standing
+from scheduler.optimizer.scoreboard import Scoreboard
+from scheduler.optimizer.snapshots import SnapshotWriter
+
+if TYPE_CHECKING:
+    from ax.core.base_trial import BaseTrial
+    from ax.core.experiment import Experiment
+    from ax.core.optimization_config import OptimizationConfig
+
+logger = logging.getLogger(__name__)
+
+_NOTHING: Measurement = (math.nan, None)
+_STEP_PREFIX = re.compile(r"GenerationStep_\d+_")
+_NODES_IN_WORDS = {
+    "CenterOfSearchSpace": "center of the search space",
+    "BoTorch": "Bayesian optimization (BoTorch)",
+    "MBM": "Bayesian optimization (BoTorch)",
+}
+
+
+class AxOptimizer:
+    """An :class:`~scheduler.optimizer.port.Optimizer` that asks Ax. Made by :func:`~scheduler.optimizer.adapt`.
+
+    When Ax wants results before it proposes more and no trial is pending, it will never get them: for example after
+    every trial of a model-based step failed. :meth:`ask` then says ``must_wait`` without candidates, and to notice that
+    nothing is pending is up to the caller.
+
+    Args:
+        service: The Ax client.
+        experiment: Its experiment.
+        config: What the experiment optimizes.
+    """
+
+    def __init__(self, service: AxService, experiment: Experiment, config: OptimizationConfig) -> None:
+        self._service, self._experiment = service, experiment
+        self._goals = read_goals(config)
+        self._scoreboard = Scoreboard(self._goals)
+        self._errors_known: dict[str, bool] = {}
+        self._errors_mixed: set[str] = set()
+        self._snapshots = SnapshotWriter()
+        self._take_existing_data()
+
+    @property
+    def experiment(self) -> Experiment:
+        """Ax's experiment."""
+        return self._experiment
+
+    @property
+    def client(self) -> Any:  # noqa: ANN401 - one of Ax's clients
+        """Ax's client."""
+        return self._service.client
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment; ``experiment`` if the user gave none."""
+        return self._experiment.name if self._experiment.has_name else "experiment"
+
+    @property
+    def parameter_names(self) -> frozenset[str]:
+        """Names of the design parameters."""
+        return frozenset(self._experiment.search_space.parameters)
+
+    @property
+    def objectives(self) -> Mapping[str, bool]:
+        """Objective name -> whether it is minimized; in a weighted sum, by the sign of the weight."""
+        return dict(self._goals.minimized)
+
+    @property
+    def required_metrics(self) -> frozenset[str]:
+        """The metrics every result must have: objectives and constrained outcomes."""
+        return self._goals.required_metrics
+
+    def ask(self, at_most: int) -> Proposal:
+        """Propose up to ``at_most`` candidates, as many as the generation strategy allows now.
+
+        Candidates that exist are never lost: when Ax fails after it made some of them, these are returned and the
+        failure is logged; it is raised when it comes again.
+
+        Raises:
+            GenerationError: Ax failed, with its own exception as the cause. Never read as completion.
+        """
+        from ax.exceptions.core import DataRequiredError, OptimizationComplete
+        from ax.exceptions.generation_strategy import MaxParallelismReachedException
+
+        candidates: list[Candidate] = []
+        try:
+            while len(candidates) < at_most:
+                limit, is_complete = self._service.limit()
+                if is_complete or limit == 0:
+                    return Proposal(tuple(candidates), must_wait=not is_complete, is_complete=is_complete)
+                candidates.append(self.candidate(self._service.generate()))
+        except (DataRequiredError, MaxParallelismReachedException):
+            return Proposal(tuple(candidates), must_wait=True)
+        except OptimizationComplete:
+            return Proposal(tuple(candidates), is_complete=True)
+        except Exception as error:
+            if not candidates:
+                raise self._generation_error(error) from error
+            logger.exception("Ax made %d of %d candidates and failed at the next one", len(candidates), at_most)
+        return Proposal(tuple(candidates))
+
+    def attach(self, parameters: Mapping[str, Scalar]) -> Candidate:
+        """Register a design that the user chose. Values out of bounds are Ax's to accept, and it warns of them.
+
+        Raises:
+            ConfigurationError: A parameter is missing, unknown or of the wrong type.
+        """
+        if parameters.keys() != self.parameter_names:
+            raise ConfigurationError(
+                f"a trial needs a value for each of {', '.join(sorted(self.parameter_names))} and nothing else, "
+                f"not {dict(parameters)!r}"
+            )
+        from ax.exceptions.core import AxError
+
+        values = {name: _plain(value) for name, value in parameters.items()}
+        try:
+            # Before Ax makes a trial of them: it would leave one without a design behind.
+            self._experiment.search_space.check_types(values, allow_none=False, raise_error=True)
+            return self.candidate(self._service.attach(values))
+        except (AxError, ValueError, TypeError) as error:
+            raise ConfigurationError(f"Ax does not take the parameters {dict(parameters)!r}: {error}") from error
+
+    def candidate(self, index: int) -> Candidate:
+        """The candidate of an existing trial.
+
+        Raises:
+            ConfigurationError: There is no such trial, or it has several designs.
+        """
+        arms = self._trial(index).arms
+        if len(arms) != 1:
+            raise ConfigurationError(f"trial {index} has {len(arms)} designs (arms); only trials of one can be run")
+        return Candidate(index, {name: _plain(value) for name, value in arms[0].parameters.items()})
+
+    def tell(self, index: int, metrics: Mapping[str, Measurement]) -> None:
+        """Complete a trial with its measurements. Unknown names are kept as tracking metrics.
+
+        Raises:
+            OptimizationError: The trial is not running in Ax, a required metric is missing, or Ax refused the data.
+        """
+        self._require_running(index)
+        missing = sorted(self.required_metrics - metrics.keys())
+        if missing:
+            raise OptimizationError(f"the result of trial {index} has no {', '.join(missing)}")
+        try:
+            self._service.complete(index, self._make_outcome(metrics))
+        except Exception as error:
+            raise OptimizationError(
+                f"Ax did not take the result of trial {index}: {type(error).__name__}: {error}"
+            ) from error
+        self._scoreboard.add(index, metrics)
+
+    def tell_failed(self, index: int, reason: str) -> None:
+        """Mark a trial as failed.
+
+        Raises:
+            OptimizationError: The trial is not running in Ax.
+        """
+        self._require_running(index)
+        self._service.fail(index, reason)
+
+    def standing(self) -> Standing:
+        """How the optimization stands. No model is fitted and Ax is not asked."""
+        return Standing(phase=self._phase(), best=self._scoreboard.describe())
+
+    def best_parameters(self) -> dict[str, Scalar]:
+        """The best parameters (single objective), as Ax judges all results told so far.
+
+        Where Ax's model gives no answer, the observed results decide.
+
+        Raises:
+            NoSuccessfulTrialError: There is no result yet.
+            OptimizationError: No result keeps the constraints, or there are several objectives.
+        """
+        self._require_results()
+        if len(self._goals.axes) > 1:
+            raise OptimizationError("with several objectives there is no best point: ask for the Pareto set")
+        for use_model in (True, False) if self._bring_model_up_to_date() else (False,):
+            try:
+                best = self._service.best(use_model=use_model)
+            except Exception:  # whatever Ax raises, there is another way
+                logger.warning("Ax failed to find the best parameters (%s)", _basis(use_model), exc_info=True)
+                continue
+            if best is not None:
+                return {name: _plain(value) for name, value in best.items()}
+            logger.warning("Ax finds no best parameters (%s)", _basis(use_model))
+        raise OptimizationError(
+            f"Ax finds no best parameters among {len(self._scoreboard.results)} completed trials: "
+            "most likely none of them keeps the outcome constraints; the log has its reasons"
+        )
+
+    def pareto(self) -> dict[int, tuple[dict[str, Scalar], object]]:
+        """The Pareto set (several objectives), laid out as Ax's ``get_pareto_optimal_parameters`` does.
+
+        Where Ax's model gives no answer, the observed results decide; where Ax knows none (it wants thresholds for all
+        objectives or for none), those that keep the constraints and thresholds are compared here.
+
+        Returns:
+            Trial -> (parameters, (means, covariances)). Empty when no result keeps the constraints and thresholds.
+
+        Raises:
+            NoSuccessfulTrialError: There is no result yet.
+            OptimizationError: There is one objective only.
+        """
+        self._require_results()
+        if len(self._goals.axes) == 1:
+            raise OptimizationError("with one objective there is no Pareto set: ask for the best parameters")
+        for use_model in (True, False):
+            try:
+                found = self._service.pareto(use_model=use_model)
+            except Exception:  # whatever Ax raises, there is another way
+                logger.warning("Ax failed to find the Pareto set (%s)", _basis(use_model), exc_info=True)
+                continue
+            if found:
+                return _plain_pareto(found)
+            logger.warning("Ax finds no Pareto set (%s)", _basis(use_model))
+        logger.warning("the Pareto set is that of the observed results, %s", self._scoreboard.describe())
+        return _plain_pareto({index: self._observed(index) for index in self._scoreboard.front})
+
+    def snapshot(self) -> str:
+        """The state of the client as JSON text, pending trials and generation strategy included.
+
+        Give it to :func:`~scheduler.optimizer.restore` to go on from here.
+
+        Raises:
+            OptimizationError: Something in the experiment, for example a node of the user's own, has no form in JSON.
+        """
+        service = self._service
+        try:
+            return self._snapshots.write(service.client_name, self._experiment, service.strategy, service.settings())
+        except Exception as error:
+            raise OptimizationError(
+                f"Ax cannot put this experiment into JSON: {type(error).__name__}: {error}"
+            ) from error
+
+    def _take_existing_data(self) -> None:
+        results: dict[int, dict[str, Measurement]] = {}
+        for row in self._experiment.lookup_data().df.itertuples():
+            error = None if math.isnan(row.sem) else float(row.sem)
+            results.setdefault(int(row.trial_index), {})[str(row.metric_name)] = (float(row.mean), error)
+        for index, metrics in sorted(results.items()):
+            trial = self._experiment.trials[index]
+            is_whole = all(math.isfinite(metrics.get(name, _NOTHING)[0]) for name in self.required_metrics)
+            if trial.status.is_completed and len(trial.arms) == 1 and is_whole:
+                self._scoreboard.add(index, metrics)
+            for name, (_, error) in metrics.items():
+                self._errors_known[name] = self._errors_known.get(name, True) and error is not None
+
+    def _make_outcome(self, metrics: Mapping[str, Measurement]) -> Outcome:
+        # Ax cannot model a metric that has a standard error in some trials and none in others, be it only a tracking
+        # metric: then generation fails for good. So a metric has errors in all trials or in none.
+        outcome: Outcome = {}
+        for name, (mean, error) in metrics.items():
+            known = self._errors_known.setdefault(name, error is not None)
+            if known != (error is not None) and name not in self._errors_mixed:
+                self._forget_errors(name)
+            outcome[name] = (
+                (float(mean), float(error)) if error is not None and self._errors_known[name] else float(mean)
+            )
+        return outcome
+
+    def _forget_errors(self, name: str) -> None:
+        logger.warning(
+            "metric '%s' comes with a standard error in some trials and without in others, which Ax cannot model: "
+            "its errors are left out for all trials and the noise is estimated; return (mean, sem) always or never",
+            name,
+        )
+        self._errors_mixed.add(name)
+        if self._errors_known[name]:
+            self._errors_known[name] = False
+            for index, metrics in self._scoreboard.results.items():
+                if name in metrics:
+                    self._service.amend(index, {name: metrics[name][0]})
+
+    def _bring_model_up_to_date(self) -> bool:
+        # Otherwise Ax judges by the model fitted for the last candidate, which has not seen the last results, and after
+        # a restart by no model at all.
+        from ax.exceptions.core import OptimizationComplete
+
+        try:
+            self._service.strategy.fit(self._experiment)
+        except OptimizationComplete:
+            logger.debug("the generation strategy is complete; its last model stands")
+        except Exception:  # whatever Ax raises, there is another way
+            logger.warning("Ax failed to fit its model; the observed results decide", exc_info=True)
+            return False
+        return True
+
+    def _observed(self, index: int) -> tuple[Mapping[str, Any], Any]:
+        metrics = self._scoreboard.results[index]
+        means = {name: mean for name, (mean, _) in metrics.items()}
+        variances = {name: {name: math.nan if error is None else error**2} for name, (_, error) in metrics.items()}
+        return self.candidate(index).parameters, (means, variances)
+
+    def _phase(self) -> str:
+        name = _STEP_PREFIX.sub("", self._service.strategy.current_node_name)
+        return _NODES_IN_WORDS.get(name, name)
+
+    def _generation_error(self, error: Exception) -> GenerationError:
+        return GenerationError(
+            f"Ax failed to propose trial {max(self._experiment.trials, default=-1) + 1} in phase '{self._phase()}': "
+            f"{type(error).__name__}: {error}; the results so far are safe: look at the last of them and at the "
+            "generation strategy, then run again to go on"
+        )
+
+    def _trial(self, index: int) -> BaseTrial:
+        trials = self._experiment.trials
+        if index not in trials:
+            known = f"the trials are {min(trials)} to {max(trials)}" if trials else "there is none yet"
+            raise ConfigurationError(f"there is no trial {index}: {known}")
+        return trials[index]
+
+    def _require_running(self, index: int) -> None:
+        status = self._trial(index).status
+        if not status.is_running:
+            raise OptimizationError(f"trial {index} is {status.name.lower()} in Ax and takes no outcome")
+
+    def _require_results(self) -> None:
+        if not self._scoreboard.results:
+            raise NoSuccessfulTrialError("no trial has a result yet, so there is no best point")
+
+
+def _basis(use_model: bool) -> str:  # noqa: FBT001 - a word for a flag
+    return "predicted by its model" if use_model else "from observed results"
+
+
+def _plain_pareto(found: ParetoSet) -> dict[int, tuple[dict[str, Scalar], object]]:
+    return {
+        int(index): (
+            {name: _plain(value) for name, value in parameters.items()},
+            (
+                {name: _plain(mean) for name, mean in means.items()},
+                {one: {other: _plain(value) for other, value in row.items()} for one, row in covariances.items()},
+            ),
+        )
+        for index, (parameters, (means, covariances)) in found.items()
+    }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever Ax puts into its dictionaries
+    """The Python number of a numpy number; anything else as it is."""
+    return value.item() if hasattr(value, "item") else value

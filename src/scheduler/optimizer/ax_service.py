@@ -1,0 +1,87 @@
+"""What the optimizer needs of an Ax client: the seam between our logic and Ax's two programming interfaces."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from scheduler.core.specs import Scalar
+
+if TYPE_CHECKING:
+    from ax.core.experiment import Experiment
+    from ax.generation_strategy.generation_strategy import GenerationStrategy
+
+Outcome = dict[str, float | tuple[float, float]]
+"""The data of a trial as Ax takes it: a mean, or (mean, standard error)."""
+
+ParetoSet = Mapping[int, tuple[Mapping[str, Any], Any]]
+"""Trial -> (parameters, (means, covariances)), numbers as Ax gives them."""
+
+
+class AxService(ABC):
+    """One Ax client. Methods raise what Ax raises.
+
+    Attributes:
+        client_module: The module that has the client's class.
+        client_name: The name of the client's class.
+        client: The client.
+    """
+
+    client_module: ClassVar[str]
+    client_name: ClassVar[str]
+    client: Any
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - each service has a client class of its own
+        self.client = client
+
+    @property
+    @abstractmethod
+    def experiment(self) -> Experiment | None:
+        """The experiment; None when there is none yet."""
+
+    @property
+    @abstractmethod
+    def strategy(self) -> GenerationStrategy:
+        """The generation strategy; Ax chooses one if the user has not."""
+
+    @abstractmethod
+    def limit(self) -> tuple[int, bool]:
+        """How many trials may be generated now, negative for any number, and whether the strategy is complete."""
+
+    @abstractmethod
+    def generate(self) -> int:
+        """Generate one trial, running, and return its index."""
+
+    @abstractmethod
+    def attach(self, parameters: Mapping[str, Scalar]) -> int:
+        """Make a running trial of these parameters and return its index."""
+
+    @abstractmethod
+    def complete(self, index: int, outcome: Outcome) -> None:
+        """Complete a trial. Names that Ax does not know become tracking metrics."""
+
+    @abstractmethod
+    def amend(self, index: int, outcome: Outcome) -> None:
+        """Replace some of the data of a completed trial."""
+
+    @abstractmethod
+    def fail(self, index: int, reason: str) -> None:
+        """Mark a trial as failed."""
+
+    @abstractmethod
+    def best(self, *, use_model: bool) -> Mapping[str, Any] | None:
+        """The best parameters, predicted or observed; None when Ax finds none."""
+
+    @abstractmethod
+    def pareto(self, *, use_model: bool) -> ParetoSet:
+        """The Pareto set, predicted or observed, possibly empty."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What a snapshot must keep besides experiment and strategy, made of Ax's or JSON's types."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, snapshot: dict[str, Any]) -> Self:
+        """A service with a new client that goes on where the snapshot was taken."""
