@@ -1,7 +1,22 @@
 """What tests of the scheduler, of runners and of optimizers are made with; shipped for authors of plug-ins."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from scheduler.testing.fake_optimizer import FakeOptimizer as FakeOptimizer
-from scheduler.testing.fake_runner import Fate as Fate
 from scheduler.testing.fake_runner import FakeRunner as FakeRunner
+from scheduler.testing.fake_runner import Fate as Fate
 from scheduler.testing.simulation import InlineLane as InlineLane
 from scheduler.testing.simulation import SimulatedMailbox as SimulatedMailbox
+
+if TYPE_CHECKING:
+    from scheduler.testing.runner_contract import RunnerContract as RunnerContract
+
+
+def __getattr__(name: str) -> object:
+    if name == "RunnerContract":  # needs pytest, which the fakes do not
+        from scheduler.testing.runner_contract import RunnerContract
+
+        return RunnerContract
+    raise AttributeError(f"module 'scheduler.testing' has no attribute {name!r}")
