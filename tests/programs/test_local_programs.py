@@ -1,0 +1,55 @@
+"""The examples that need nothing but this machine's cores."""
+
+import ast
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_that_the_program_in_the_readme_runs_as_it_stands(programs, printed_value):
+    (text,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    program = programs.write(text)
+
+    outcome = program.run()
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert printed_value(outcome.stdout, "Best parameters:").keys() == {"x", "y"}
+    assert str(program.run_directory) in outcome.stdout
+
+
+def test_that_one_objective_finds_the_minimum(programs, printed_value):
+    program = programs.example("local_one_objective.py")
+
+    outcome = program.run()
+
+    assert outcome.returncode == 0, outcome.stderr
+    best = printed_value(outcome.stdout, "Best parameters:")
+    assert best == {"radius": pytest.approx(0.5, abs=0.35), "pressure": pytest.approx(1.5, abs=0.35)}
+
+
+@pytest.mark.parametrize("name", ["local_two_objectives.py", "local_explicit_strategy.py"])
+def test_that_two_objectives_give_a_pareto_set(programs, name):
+    program = programs.example(name)
+
+    outcome = program.run()
+
+    assert outcome.returncode == 0, outcome.stderr
+    designs = _pareto_designs(outcome.stdout)
+    assert len(designs) >= 3
+    for one, other in itertools.permutations(map(_objectives, designs), 2):
+        gains = [mine - theirs for mine, theirs in zip(one, other, strict=True)]
+        assert min(gains) < 0.02, f"{one} is worse than {other} in everything"
+
+
+def _pareto_designs(out):
+    lines = [line.partition(": ")[2] for line in out.splitlines() if line.startswith("Pareto trial ")]
+    return [ast.literal_eval(line.partition(" -> ")[0]) for line in lines]
+
+
+def _objectives(design):
+    radius, thickness = design["radius"], design["thickness"]
+    return (radius - 1) ** 2 + (thickness - 1) ** 2, radius**2 + thickness**2
