@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from scheduler.config import SchedulerConfig
+from scheduler.core.events import TrialTold
 from scheduler.core.results import check_final_result, measurements_of
-from scheduler.core.specs import Container, Scalar, Script
+from scheduler.core.specs import Container, Scalar, Script, WorkflowSpec
 from scheduler.core.states import TrialState
 from scheduler.engine import Engine
 from scheduler.errors import (
@@ -24,12 +25,13 @@ from scheduler.errors import (
     ResultError,
     SchedulerError,
 )
+from scheduler.identity import differences, identity_of
 from scheduler.interrupts import obey_signals
 from scheduler.job.multi_steps_job import MultiStepsFunction
 from scheduler.objective import Objective, prepare
-from scheduler.optimizer import AxOptimizer, adapt, restore
+from scheduler.optimizer import AxOptimizer, Candidate, adapt, restore
 from scheduler.report import Report, open_report, print_outcome
-from scheduler.run_directory import RunDirectory
+from scheduler.run_directory import DATABASE, RunDirectory, find_run, read_about
 from scheduler.runners.base_runner import BaseRunner
 from scheduler.trial.trial import Trial
 
@@ -70,7 +72,9 @@ class AxScheduler:
         self._run: RunDirectory | None = None
         self._earlier: dict[int, Trial] = {}
         self._unfinished: list[int] = []
-        self._finalizer = weakref.finalize(self, _close_all, {id(runner): runner})
+        self._resumed: list[int] = []
+        self._desk = _Desk()
+        self._finalizer = weakref.finalize(self, _close_all, {id(runner): runner}, None)
 
     # The objective -------------------------------------------------------------------------------------------------
 
@@ -155,11 +159,13 @@ class AxScheduler:
         return best
 
     def batch_trial_context(self) -> TrialBatch:
-        """A batch of designs that the user chose, run together::
+        """A batch of designs that the user chose, run together.
 
-        with scheduler.batch_trial_context() as batch:
-            batch.add_trial({"x": 0.1, "y": 0.2})
-            batch.run()
+        Example::
+
+            with scheduler.batch_trial_context() as batch:
+                batch.add_trial({"x": 0.1, "y": 0.2})
+                batch.run()
         """
         return TrialBatch(self)
 
@@ -171,8 +177,8 @@ class AxScheduler:
         """
         engine, optimizer = self._ready()
         with self._session():
-            candidates = [engine.consult(partial(optimizer.attach, design)) for design in designs]
-            engine.start(candidates)
+            candidates = self._claim_or_attach(engine, optimizer, designs)
+            engine.start([each for each in candidates if each.index not in engine.state.trials])
             engine.run_until(lambda: all(engine.state.trials[c.index].is_told for c in candidates))
         return [self.trials[candidate.index] for candidate in candidates]
 
@@ -344,23 +350,77 @@ class AxScheduler:
         return self._optimizer
 
     def _ready(self) -> tuple[Engine, AxOptimizer]:
-        """The engine for the present objective, made on first use."""
+        """The engine for the present objective, made on first use; a run to resume is taken up then."""
         optimizer = self._need_optimizer()
         if self._engine is not None:
             return self._engine, optimizer
         if self._objective is None:
             raise ConfigurationError("there is no objective: call set_objective_function first")
         prepared = prepare(self._objective, self.runner, optimizer.parameter_names)
-        if self._run is None:
-            self._run = RunDirectory.create(optimizer.name, self.config.job_output_dir, self.config.run_dir)
-            logger.info("run directory: %s", self._run.path)
-        self._engine = Engine(
-            prepared.workflow, optimizer, prepared.runners, self._run, settings=self.config.engine_settings
-        )
+        is_resumed = self._run is None and self._open_run(prepared.workflow, optimizer)
+        assert self._run is not None  # noqa: S101 - it has just been opened
+        optimizer = self._need_optimizer()
+        engine = Engine(prepared.workflow, optimizer, prepared.runners, self._run, settings=self.config.engine_settings)
+        self._desk.engine = engine
+        if is_resumed:
+            engine.resume(event for _, event in self._run.store.events())
+            self._resumed = list(engine.state.trials)
+            logger.info("resumed: %d trials, %d of them under way", len(engine.state.trials), len(engine.state.live))
+        self._engine = engine
         self._finalizer.detach()
         every = {id(runner): runner for runner in (self.runner, *prepared.runners.values())}
-        self._finalizer = weakref.finalize(self, _close_all, every)
-        return self._engine, optimizer
+        self._finalizer = weakref.finalize(self, _close_all, every, self._run)
+        return engine, optimizer
+
+    def _open_run(self, workflow: WorkflowSpec, optimizer: AxOptimizer) -> bool:
+        """Open the run to resume, or make a new one; returns whether it is resumed."""
+        identity = identity_of(workflow, optimizer)
+        path = self._find_run(optimizer.name)
+        if path is None:
+            self._run = RunDirectory.create(
+                optimizer.name, self.config.job_output_dir, self.config.run_dir, about={"identity": identity}
+            )
+            self._run.hold(self._desk.lose, self._desk.take)
+            logger.info("run directory: %s", self._run.path)
+            return False
+        run = RunDirectory.open(path)
+        try:
+            run.hold(self._desk.lose, self._desk.take)
+            _compare(run, identity)
+            self._take_up_optimizer(run)
+        except BaseException:
+            run.close()
+            raise
+        self._run = run
+        logger.info("resuming the run in %s", run.path)
+        return True
+
+    def _find_run(self, experiment: str) -> Path | None:
+        """The run to resume, if one is wanted and there is one."""
+        wanted = os.environ.get("SCHEDULER_RESUME", "")
+        if wanted not in {"", "0", "1"}:
+            about = read_about(wanted)
+            return Path(wanted) if about.get("experiment") == experiment else None
+        if not self.config.resume and wanted != "1":
+            return None
+        if self.config.run_dir is not None:
+            return Path(self.config.run_dir) if (Path(self.config.run_dir) / DATABASE).is_file() else None
+        return find_run(experiment, self.config.job_output_dir)
+
+    def _take_up_optimizer(self, run: RunDirectory) -> None:
+        """Bring the user's client to where the run's events end: the last saved state, and what was told since."""
+        saved = run.store.snapshot()
+        if saved is None:
+            return
+        number, text = saved
+        optimizer = restore(text, into=self.ax_client)
+        for _, event in run.store.events(after=number):
+            if isinstance(event, TrialTold):
+                if event.metrics is not None:
+                    optimizer.tell(event.trial, event.metrics)
+                else:
+                    optimizer.tell_failed(event.trial, event.failure or "failed")
+        self._optimizer = optimizer
 
     @contextmanager
     def _session(self) -> Iterator[Report]:
@@ -377,6 +437,21 @@ class AxScheduler:
         finally:
             report.close()
             engine.on_progress = lambda _: None
+
+    def _claim_or_attach(
+        self, engine: Engine, optimizer: AxOptimizer, designs: Iterable[Mapping[str, Scalar]]
+    ) -> list[Candidate]:
+        """Trials for designs; a program that is resumed finds those it attached before, each once."""
+        candidates = []
+        for design in designs:
+            known = (index for index in self._resumed if engine.state.trials[index].parameters == design)
+            index = next(known, None)
+            if index is None:
+                candidates.append(engine.consult(partial(optimizer.attach, design)))
+            else:
+                self._resumed.remove(index)
+                candidates.append(optimizer.candidate(index))
+        return candidates
 
     def _best(self, engine: Engine, optimizer: AxOptimizer) -> dict[Any, Any]:
         if not any(trial.status.is_completed for trial in optimizer.experiment.trials.values()):
@@ -444,6 +519,50 @@ def _refuse_import_in_a_job() -> None:
         )
 
 
-def _close_all(runners: Mapping[int, BaseRunner]) -> None:
+def _close_all(runners: Mapping[int, BaseRunner], run: RunDirectory | None) -> None:
     for runner in runners.values():
         runner.close()
+    if run is not None:
+        run.close()
+
+
+class _Desk:
+    """Where the run's lease leaves messages for the engine. It knows the engine only, so that both can be let go."""
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+
+    def lose(self) -> None:
+        """Another program has taken the run over."""
+        if self.engine is not None:
+            self.engine.stop("another program has taken the run over")
+
+    def take(self, request: Mapping[str, object]) -> None:
+        """A reader asks for something."""
+        if self.engine is None:
+            return
+        match request:
+            case {"kind": "cancel", "trial": int(trial)}:
+                self.engine.cancel_trial(trial)
+            case {"kind": "stop"}:
+                self.engine.stop("stopped by 'scheduler cancel'")
+            case _:
+                logger.warning("unknown request %r", dict(request))
+
+
+def _compare(run: RunDirectory, identity: Mapping[str, object]) -> None:
+    """Refuse to resume a run with a program that means something else."""
+    is_accepted = os.environ.get("SCHEDULER_ACCEPT_CHANGES") == "1"
+    before = run.store.about()["identity"]
+    grave = list(differences(before, identity, ignore_harmless=True))
+    every = list(differences(before, identity, ignore_harmless=False))
+    if grave or (every and not is_accepted):
+        advice = (
+            "mend the program, or start a new run"
+            if grave
+            else "mend the program, or resume with 'scheduler resume --accept-changes' to go on with these changes"
+        )
+        raise ConfigurationError("\n  ".join([f"the program is not the one of the run {run.path}; {advice}:", *every]))
+    if every:
+        run.store.note("identity", identity)
+        logger.warning("going on with changes: %s", "; ".join(every))

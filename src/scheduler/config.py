@@ -20,7 +20,11 @@ class SchedulerConfig:
             itself. Local workers do, so they are not affected.
         max_trial_monitoring_time: A trial that takes longer than this many seconds fails; None for no limit.
         job_output_dir: Where run directories are made, one per run, named after the experiment.
-        run_dir: The run directory itself; overrides ``job_output_dir``. It must be new or empty.
+        run_dir: The run directory itself; overrides ``job_output_dir``. It must be new or empty, or
+            hold the run to resume.
+        resume: Go on with the run in ``run_dir``, or with the newest one of this experiment in ``job_output_dir``;
+            start one if there is none. The environment variable SCHEDULER_RESUME (``1``, or a run directory) does the
+            same.
         cleanup_after_completion: Delete the job directories of trials that succeeded, at the end of a call.
         synchronous: Run one trial after the other; ``run_trial`` returns when its trial is over.
         max_parallel_trials: Trials under way at once; None: what the generation strategy allows, at most as many as the
@@ -34,6 +38,7 @@ class SchedulerConfig:
     max_trial_monitoring_time: float | None = None
     job_output_dir: str = "scheduler_runs"
     run_dir: str | None = None
+    resume: bool = False
     cleanup_after_completion: bool = False
     synchronous: bool = False
     max_parallel_trials: int | None = None
@@ -83,7 +88,7 @@ def _check(config: SchedulerConfig) -> None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigurationError(f"config['{name}'] is {value!r}; give a whole number of at least 1")
-    for name in ("cleanup_after_completion", "synchronous"):
+    for name in ("resume", "cleanup_after_completion", "synchronous"):
         if not isinstance(getattr(config, name), bool):
             raise ConfigurationError(f"config['{name}'] is {getattr(config, name)!r}; give True or False")
     if config.progress not in {True, False, None}:

@@ -3,6 +3,7 @@
 ::
 
     <run>/
+      experiment.db                 everything that happened, and the optimizer's state
       run.json                      program, versions, host, source: how the run came about
       trials/<n>/<step>/<point>/    files of a job: parameters, command, log, result
       datasets/                     the embedded site's datasets
@@ -19,6 +20,8 @@ import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +30,10 @@ from scheduler.core.events import Event
 from scheduler.core.machine import ExperimentState
 from scheduler.core.plan import JobId, point_text
 from scheduler.errors import ConfigurationError
+from scheduler.store import Lease, Store
+
+DATABASE = "experiment.db"
+RUN_FILE = "run.json"
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=,-]")
 _LONGEST_NAME = 80
@@ -34,46 +41,82 @@ _VERSIONS_OF = ("aid2e-scheduler", "ax-platform", "torch", "botorch")
 
 
 class RunDirectory:
-    """A run on disk.
+    """A run on disk, open for writing: the caller has the lease from :meth:`hold` on.
 
     Args:
-        path: The directory, which exists and is empty.
+        path: The directory.
+        store: Its database.
 
     Attributes:
         path: The directory, absolute.
         run_id: Short unique name of the run.
-        events: Everything that happened, in order.
+        store: Its database.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, store: Store) -> None:
         self.path = path.resolve()
-        self.run_id = uuid.uuid4().hex[:8]
-        self.events: list[Event] = []
-        description = json.dumps(_describe_program(self.run_id), indent=2)
-        (self.path / "run.json").write_text(description + "\n", encoding="utf-8")
+        self.store = store
+        self.run_id = str(store.about()["run_id"])
+        self._lease: Lease | None = None
 
     @classmethod
-    def create(cls, experiment: str, root: str | Path, path: str | Path | None = None) -> RunDirectory:
+    def create(
+        cls,
+        experiment: str,
+        root: str | Path,
+        path: str | Path | None = None,
+        about: Mapping[str, object] | None = None,
+    ) -> RunDirectory:
         """Make the directory of a new run.
 
         Args:
             experiment: Name of the experiment, which names the directory.
             root: Where to make it: ``<root>/<experiment>``, or with ``-2``, ``-3`` if that exists.
             path: The directory itself, if the user chose one; it must not have files in it.
+            about: What else to keep about the run, made of JSON types.
 
         Raises:
             ConfigurationError: The chosen directory is not empty, or cannot be made.
         """
         try:
             if path is None:
-                return cls(_make_next(Path(root), _safe_name(experiment) or "experiment"))
-            chosen = Path(path)
-            chosen.mkdir(parents=True, exist_ok=True)
-            if any(chosen.iterdir()):
-                raise ConfigurationError(f"run_dir {str(path)!r} is not empty; name a new directory")
-            return cls(chosen)
+                chosen = _make_next(Path(root), _safe_name(experiment) or "experiment")
+            else:
+                chosen = Path(path)
+                chosen.mkdir(parents=True, exist_ok=True)
+                if any(chosen.iterdir()):
+                    raise ConfigurationError(
+                        f"run_dir {str(path)!r} is not empty; name a new directory, or set resume to go on with a run"
+                    )
+            description = {"experiment": experiment, **_describe_program(uuid.uuid4().hex[:8])}
+            (chosen / RUN_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigurationError(f"cannot make a run directory: {error}") from error
+        return cls(chosen, Store.create(chosen / DATABASE, {**description, **(about or {})}))
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """Open the directory of an earlier run.
+
+        Raises:
+            StoreError: It is none, or cannot be read.
+        """
+        return cls(Path(path), Store.open(Path(path) / DATABASE, to_write=True))
+
+    def hold(self, on_lost: Callable[[], None], on_request: Callable[[Mapping[str, object]], None]) -> None:
+        """Take the lease; see :class:`~scheduler.store.Lease`.
+
+        Raises:
+            RunLockedError: Another program works on the run.
+        """
+        self._lease = Lease(self.store.path, on_lost, on_request)
+
+    def close(self) -> None:
+        """Give the lease back and close the database. May be called twice."""
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
+        self.store.close()
 
     def attempt_directory(self, job: JobId, attempt: int) -> Path:
         """The directory of an attempt: that of the point for the first, with ``.retry<n>`` for the others."""
@@ -88,9 +131,27 @@ class RunDirectory:
         """Delete the files of a trial's jobs."""
         shutil.rmtree(self.trial_directory(trial), ignore_errors=True)
 
-    def append(self, event: Event, state: ExperimentState, snapshot: str | None = None) -> None:  # noqa: ARG002
-        """Keep an event."""
-        self.events.append(event)
+    def append(self, event: Event, state: ExperimentState, snapshot: str | None = None) -> None:
+        """See :meth:`scheduler.store.Store.append`."""
+        self.store.append(event, state, snapshot)
+
+
+def read_about(path: str | Path) -> dict[str, object]:
+    """What is known of the run in a directory.
+
+    Raises:
+        StoreError: It is no run directory.
+    """
+    with closing(Store.open(Path(path) / DATABASE)) as store:
+        return store.about()
+
+
+def find_run(experiment: str, root: str | Path) -> Path | None:
+    """The newest run of an experiment below ``root``; None if there is none."""
+    name = re.escape(_safe_name(experiment) or "experiment")
+    paths = [database.parent for database in Path(root).glob(f"*/{DATABASE}")]
+    matches = [(match, path) for path in paths if (match := re.fullmatch(rf"{name}(?:-(\d+))?", path.name))]
+    return max(((int(match[1] or 1), path) for match, path in matches), default=(0, None))[1]
 
 
 def _make_next(root: Path, name: str) -> Path:
@@ -122,6 +183,7 @@ def _describe_program(run_id: str) -> dict[str, object]:
         "program": str(Path(sys.argv[0]).resolve()) if sys.argv and sys.argv[0] else None,
         "arguments": sys.argv[1:],
         "working_directory": str(Path.cwd()),
+        "executable": sys.executable,
         "python": sys.version.split()[0],
         "versions": {name: version for name in _VERSIONS_OF if (version := _version(name))},
         "host": platform.node(),

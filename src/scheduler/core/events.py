@@ -37,11 +37,15 @@ class TrialTold:
         trial: The optimizer's index.
         failure: Why it failed; None when it was told with measurements.
         at: Seconds since the epoch.
+        metrics: What it was told: name -> (mean, standard error or None); None for a failure.
+        standing: The best result, or the hypervolume, after it, in one line.
     """
 
     trial: int
     failure: str | None
     at: float
+    metrics: Mapping[str, tuple[float, float | None]] | None = None
+    standing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,9 @@ def decode(record: Mapping[str, object]) -> Event:
         trial, step, point = cast("tuple[int, str, list[tuple[str, Scalar]]]", fields["job"])
         key = cast("JobKey", tuple((name, value) for name, value in point))
         fields["job"] = JobId(trial, step, key)
+    metrics = fields.get("metrics")
+    if isinstance(metrics, Mapping):
+        fields["metrics"] = {name: (mean, sem) for name, (mean, sem) in metrics.items()}
     failure = fields.get("failure")
     if isinstance(failure, Mapping):
         fields["failure"] = Failure(Cause(failure["cause"]), failure["message"], failure["log"])

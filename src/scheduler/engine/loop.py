@@ -48,13 +48,22 @@ from scheduler.engine.driver import Flight, RunnerDriver
 from scheduler.engine.lane import Lane, ThreadLane
 from scheduler.engine.mailbox import Mailbox
 from scheduler.engine.settings import EngineSettings
-from scheduler.errors import GenerationError, OptimizationInterrupted, ResultError, TooManyFailuresError
+from scheduler.errors import (
+    GenerationError,
+    OptimizationError,
+    OptimizationInterrupted,
+    ResultError,
+    TooManyFailuresError,
+)
 from scheduler.optimizer import Candidate, Measurement, Optimizer, Proposal, Standing
 from scheduler.runners.base_runner import Attempt, BaseRunner, OutputOrder
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+
+_SNAPSHOT_PAUSE = 20.0
+"""After a telling, the optimizer's state is saved only when this many times its last cost has passed."""
 
 DEFAULT_PARALLEL_TRIALS = 8
 """Trials under way at once when a backend queues by itself and the user did not say."""
@@ -141,6 +150,7 @@ class Engine:
         self._error: Exception | None = None
         self._stop_reason: str | None = None
         self._standing = Standing("", "")
+        self._snapshot_due, self._can_be_resumed = float("-inf"), True
         self._has_changed, self._reported_at = True, float("-inf")
         self._failures: Counter[str] = Counter()
 
@@ -188,12 +198,19 @@ class Engine:
             candidates: The designs.
             hold: Do not tell the optimizer before :meth:`release`.
         """
+        if not candidates:
+            return
+        snapshot = self.consult(self._snapshot)
         for candidate in candidates:
             self._goal += 1
             if hold:
                 self._held.add(candidate.index)
-            self._record(TrialStarted(candidate.index, dict(candidate.parameters), self._mailbox.now()))
+            self._record(TrialStarted(candidate.index, dict(candidate.parameters), self._mailbox.now()), snapshot)
         self._act()
+
+    def cancel_trial(self, index: int) -> None:
+        """End a trial that runs; it is told as failed. Safe in any thread; a trial that is over stays as it is."""
+        self._mailbox.post(lambda: self._cancel_trial(index))
 
     def consult(self, work: Callable[[], T]) -> T:
         """Carry out a call of the optimizer in its lane and wait for it; the run goes on meanwhile.
@@ -347,6 +364,17 @@ class Engine:
         self._record(CancelRequested(job, record.attempt, self._mailbox.now()))
         self._driver(job).cancel([record.label])
 
+    def _cancel_trial(self, index: int) -> None:
+        trial = self.state.live.get(index)
+        if trial is None or trial.state.is_terminal:
+            logger.warning("trial %d does not run, so it cannot be cancelled", index)
+            return
+        for record in list(trial.jobs.values()):
+            if record.state in {JobState.WAITING, JobState.RETRYING}:
+                self._record(Cancelled(record.id, record.attempt, self._mailbox.now(), "the trial was cancelled"))
+            elif record.state.is_active and record.state is not JobState.CANCELLING:
+                self._cancel(record.id)
+
     def _expire_trials(self) -> None:
         limit, now = self.settings.trial_timeout_s, self._mailbox.now()
         if limit is None:
@@ -445,9 +473,9 @@ class Engine:
             return
         self._is_asking = self._has_changed = True
 
-        def ask() -> tuple[Proposal, Standing, str]:
+        def ask() -> tuple[Proposal, Standing, str | None]:
             proposal = self._optimizer.ask(1)
-            return proposal, self._optimizer.standing(), self._optimizer.snapshot()
+            return proposal, self._optimizer.standing(), self._snapshot()
 
         self._ask_lane.call(ask, self._asked, self._generation_failed)
 
@@ -461,7 +489,7 @@ class Engine:
         """Trials that have no outcome yet, or whose outcome the optimizer has yet to take."""
         return sum(not trial.is_told and trial.index not in self._held for trial in self.state.live.values())
 
-    def _asked(self, answer: tuple[Proposal, Standing, str]) -> None:
+    def _asked(self, answer: tuple[Proposal, Standing, str | None]) -> None:
         proposal, self._standing, snapshot = answer
         self._is_asking, self._has_changed = False, True
         for candidate in proposal.candidates:
@@ -492,24 +520,48 @@ class Engine:
         failure = None if is_good else str(self.state.failure(index) or "cancelled")
         metrics = instead or (measurements_of(self.state.result(index)) if is_good else {})
 
-        def tell() -> tuple[Standing, str]:
+        def tell() -> tuple[Standing, str | None]:
             if failure is None:
                 self._optimizer.tell(index, metrics)
             else:
                 self._optimizer.tell_failed(index, failure)
-            return self._optimizer.standing(), self._optimizer.snapshot()
+            is_due = self._mailbox.monotonic() >= self._snapshot_due
+            return self._optimizer.standing(), self._snapshot() if is_due else None
 
-        self._ask_lane.call(tell, lambda answer: self._told(index, failure, *answer), self._telling_failed)
+        def told(answer: tuple[Standing, str | None]) -> None:
+            self._standing, snapshot = answer
+            told_metrics = metrics if failure is None else None
+            self._told(TrialTold(index, failure, self._mailbox.now(), told_metrics, self._standing.best), snapshot)
 
-    def _told(self, index: int, failure: str | None, standing: Standing, snapshot: str) -> None:
-        self._telling.discard(index)
+        self._ask_lane.call(tell, told, self._telling_failed)
+
+    def _snapshot(self) -> str | None:
+        """The optimizer's state; called in its lane. None when it has one that cannot be saved.
+
+        One belongs to every new trial, because a candidate cannot be asked for twice. Tellings can be repeated from the
+        events, so they get one only as often as it costs little.
+        """
+        if not self._can_be_resumed:
+            return None
+        start = self._mailbox.monotonic()
+        try:
+            snapshot = self._optimizer.snapshot()
+        except OptimizationError as error:
+            self._can_be_resumed = False
+            logger.warning("this run cannot be resumed: %s", error)
+            return None
+        end = self._mailbox.monotonic()
+        self._snapshot_due = end + _SNAPSHOT_PAUSE * (end - start)
+        return snapshot
+
+    def _told(self, event: TrialTold, snapshot: str | None) -> None:
+        self._telling.discard(event.trial)
         self._must_wait = False
-        self._standing = standing
-        self._record(TrialTold(index, failure, self._mailbox.now()), snapshot)
-        if failure is None:
-            logger.info("trial %d completed; %s", index, standing.best)
+        self._record(event, snapshot)
+        if event.failure is None:
+            logger.info("trial %d completed; %s", event.trial, self._standing.best)
         else:
-            self._count_failure(index)
+            self._count_failure(event.trial)
 
     def _telling_failed(self, error: Exception) -> None:
         self._error = error

@@ -42,20 +42,35 @@ def adapt(client: object) -> AxOptimizer:
     raise ConfigurationError(f"the optimizer must be an Ax client, not {found}: {_WHAT_IS_NEEDED}")
 
 
-def restore(snapshot: str) -> AxOptimizer:
+def restore(snapshot: str, *, into: object = None) -> AxOptimizer:
     """Make the optimizer that :meth:`AxOptimizer.snapshot` took a picture of, pending trials included.
 
     The restored client is a plain ``Client`` or ``AxClient``: settings for storing experiments in a database, and the
     methods of a subclass, are not part of a snapshot.
 
+    Args:
+        snapshot: The text.
+        into: A client of the same kind, which takes on the restored state, so that a program that holds it sees it.
+
     Raises:
-        ConfigurationError: The text is no snapshot, or this version of Ax has no such client.
+        ConfigurationError: The text is no snapshot, this version of Ax has no such client, or ``into`` is of another
+            kind.
     """
     content = read_snapshot(snapshot)
     for service in _SERVICES:
         if service.client_name == content["client"]:
-            return _adapt(_load(service, content))
+            restored = _adapt(_load(service, content))
+            return restored if into is None else _move(restored, into)
     raise ConfigurationError(f"the snapshot is of an unknown client {content['client']!r}")
+
+
+def _move(restored: AxOptimizer, client: object) -> AxOptimizer:
+    if not isinstance(client, type(restored.client)):
+        raise ConfigurationError(
+            f"the run was made with a {type(restored.client).__name__}, the program has a {type(client).__name__}"
+        )
+    vars(client).update(vars(restored.client))
+    return adapt(client)
 
 
 def _load(service: type[AxService], content: dict[str, Any]) -> AxService:

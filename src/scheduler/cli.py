@@ -1,0 +1,394 @@
+"""The command ``scheduler``: look at a run, resume it, stop it, verify it.
+
+Exit codes: 0 when all is well, 1 when the answer is a problem (a damaged run, nothing to cancel), 2 for wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from scheduler.core.events import Event, JobEvent, encode
+from scheduler.core.states import JobState, TrialState
+from scheduler.errors import SchedulerError
+from scheduler.run_directory import DATABASE
+from scheduler.run_view import JobView, RunView, TrialView
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_RUN = click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+_LOG_TAIL_LINES = 30
+_FOLLOW_EVERY_S = 0.5
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="aid2e-scheduler")
+def main() -> None:
+    r"""Look at runs of the scheduler, resume, stop and verify them.
+
+    RUN is a run directory, for example scheduler_runs/my_experiment. All commands work while the run goes on and after
+    it.
+
+    \b
+    Examples:
+      scheduler list
+      scheduler status scheduler_runs/my_experiment
+      scheduler why scheduler_runs/my_experiment 3
+      scheduler resume scheduler_runs/my_experiment
+    """
+
+
+@contextmanager
+def _view(run: Path) -> Iterator[RunView]:
+    """A view of the run; our errors become messages of the command."""
+    try:
+        view = RunView(run)
+        try:
+            yield view
+        finally:
+            view.close()
+    except SchedulerError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+@main.command("list")
+@click.argument("root", type=click.Path(file_okay=False, path_type=Path), default="scheduler_runs")
+def list_runs(root: Path) -> None:
+    """List the runs below ROOT (default: scheduler_runs)."""
+    from rich.table import Table
+
+    databases = sorted(root.glob(f"*/{DATABASE}"))
+    if not databases:
+        raise click.ClickException(f"there are no runs in {root}")
+    table = Table("run", "is", "completed", "failed", "under way", "created", "best", box=None, header_style="bold")
+    for database in databases:
+        with _view(database.parent) as view:
+            counts = view.trial_counts()
+            table.add_row(
+                str(database.parent),
+                _activity(view),
+                str(counts.get(TrialState.COMPLETED, 0)),
+                str(_failed(counts)),
+                str(_under_way(counts)),
+                str(view.about.get("created", "")),
+                view.standing(),
+            )
+    _console().print(table)
+
+
+@main.command()
+@_RUN
+def status(run: Path) -> None:
+    r"""One screen: trials, steps, running jobs, failures by cause, the best result.
+
+    \b
+    Example:
+      watch scheduler status scheduler_runs/my_experiment
+    """
+    console = _console()
+    with _view(run) as view:
+        counts = view.trial_counts()
+        console.print(f"[bold]{view.about.get('experiment')}[/bold] in {view.path}: {_activity(view)}")
+        console.print(
+            f"trials: {counts.get(TrialState.COMPLETED, 0)} completed, {_failed(counts)} failed, "
+            f"{_under_way(counts)} under way"
+        )
+        if standing := view.standing():
+            console.print(f"best: {standing}")
+        console.print(_steps_table(view))
+        active = view.jobs(active_only=True)
+        if active:
+            console.print(_jobs_table(active))
+        for cause, message, count in view.failures():
+            console.print(f"{count} jobs failed by {cause}, for example: {message}", markup=False)
+
+
+@main.command()
+@_RUN
+@click.argument("trial", type=int)
+def why(run: Path, trial: int) -> None:
+    r"""Why a trial failed: the first true error, its log, and how many trials share it.
+
+    \b
+    Example:
+      scheduler why scheduler_runs/my_experiment 3
+    """
+    with _view(run) as view:
+        record = _need_trial(view, trial)
+        job = view.first_failure(trial)
+        if job is None:
+            click.echo(_why_not_failed(record))
+            return
+        where = f"step '{job.step}'" + ("" if job.point == "None" else f", point {job.point}")
+        click.echo(f"trial {trial} failed in {where}, attempt {job.attempt}, by {job.cause}:")
+        click.echo(f"  {job.message}")
+        sharing = view.trials_that_share(job.message or "")
+        if sharing > 1:
+            click.echo(f"{sharing} trials failed with this very message")
+        if job.log:
+            click.echo(f"log: {job.log}")
+            _echo_tail(Path(job.log))
+
+
+@main.command()
+@_RUN
+@click.argument("trial", type=int)
+@click.argument("step", required=False)
+@click.option("--follow", "-f", is_flag=True, help="Go on as the logs grow, until the trial is over.")
+def logs(run: Path, trial: int, step: str | None, *, follow: bool) -> None:
+    r"""Print the logs of a trial's jobs, or of one STEP.
+
+    \b
+    Example:
+      scheduler logs scheduler_runs/my_experiment 3 simreco --follow
+    """
+    with _view(run) as view:
+        record = _need_trial(view, trial)
+        shown: dict[Path, int] = {}
+        while True:
+            is_over = record.state.is_terminal
+            for path in view.logs(trial, step):
+                _echo_new(path, shown)
+            if not follow or is_over:
+                break
+            time.sleep(_FOLLOW_EVERY_S)
+            record = _need_trial(view, trial)
+        if not shown:
+            raise click.ClickException(f"trial {trial} has no logs" + (f" of step '{step}'" if step else ""))
+
+
+@main.command()
+@_RUN
+@click.option("--follow", "-f", is_flag=True, help="Go on with new events; end with Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, as they are stored.")
+@click.option("--trial", type=int, help="Only the events of this trial.")
+def events(run: Path, *, follow: bool, as_json: bool, trial: int | None) -> None:
+    r"""Print everything that happened, in order.
+
+    \b
+    Examples:
+      scheduler events scheduler_runs/my_experiment --trial 3
+      scheduler events scheduler_runs/my_experiment --json --follow | jq .kind
+    """
+    render: Callable[[int, Event], str] = _event_json if as_json else _event_line
+    last = 0
+    with _view(run) as view:
+        while True:
+            for number, event in view.store.events(after=last, trial=trial):
+                click.echo(render(number, event))
+                last = number
+            if not follow:
+                break
+            sys.stdout.flush()
+            time.sleep(_FOLLOW_EVERY_S)
+
+
+@main.command()
+@_RUN
+@click.option("--format", "form", type=click.Choice(["csv", "json", "parquet"]), default="csv", show_default=True)
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of stdout.")
+def export(run: Path, form: str, output: Path | None) -> None:
+    r"""Write one row per trial: parameters, objectives with sem, status, times, cost.
+
+    \b
+    Example:
+      scheduler export scheduler_runs/my_experiment --format csv -o trials.csv
+    """
+    from scheduler.export import rows_of, write
+
+    with _view(run) as view:
+        write(rows_of(view.trials()), form, output or sys.stdout)
+
+
+@main.command()
+@_RUN
+@click.option("--accept-changes", is_flag=True, help="Go on although functions, runners or limits have changed.")
+def resume(run: Path, *, accept_changes: bool) -> None:
+    r"""Go on with a run: starts its program again, in its directory, with its arguments.
+
+    \b
+    Example:
+      scheduler resume scheduler_runs/my_experiment
+    """
+    with _view(run) as view:
+        about = view.about
+        holder = view.holder()
+    if holder is not None:
+        raise click.ClickException(f"the run is being worked on by process {holder[0]} on {holder[1]}")
+    command, directory = _command_of(about)
+    environment = {**os.environ, "SCHEDULER_RESUME": str(run.resolve())}
+    if accept_changes:
+        environment["SCHEDULER_ACCEPT_CHANGES"] = "1"
+    click.echo(f"in {directory}: {' '.join(command)}", err=True)
+    sys.stdout.flush()
+    os.chdir(directory)
+    os.execvpe(command[0], command, environment)  # noqa: S606 - the program becomes the user's
+
+
+@main.command()
+@_RUN
+@click.option("--trial", type=int, help="Only this trial; the run goes on.")
+def cancel(run: Path, trial: int | None) -> None:
+    r"""Cancel running jobs and end the run, which can be resumed; or cancel one trial.
+
+    \b
+    Example:
+      scheduler cancel scheduler_runs/my_experiment --trial 3
+    """
+    with _view(run) as view:
+        holder = view.holder()
+        if holder is None:
+            raise click.ClickException(f"nobody works on the run in {run}, so there is nothing to cancel")
+        if trial is not None and _need_trial(view, trial).state.is_terminal:
+            raise click.ClickException(f"trial {trial} is over already")
+        view.store.ask({"kind": "stop"} if trial is None else {"kind": "cancel", "trial": trial})
+        what = "to stop" if trial is None else f"to cancel trial {trial}"
+        click.echo(f"asked process {holder[0]} on {holder[1]} {what}")
+
+
+@main.command()
+@_RUN
+def verify(run: Path) -> None:
+    """Replay all events and compare the outcome with the tables; exit code 1 if anything is wrong."""
+    with _view(run) as view:
+        problems = list(view.problems())
+        count = view.store.query("SELECT count(*) FROM events")[0][0]
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise click.ClickException(f"{len(problems)} problems in {run}")
+    click.echo(f"{count} events agree with the tables")
+
+
+# Words ------------------------------------------------------------------------------------------------------------
+
+
+def _activity(view: RunView) -> str:
+    holder = view.holder()
+    return "not running" if holder is None else f"running (process {holder[0]} on {holder[1]})"
+
+
+def _failed(counts: dict[TrialState, int]) -> int:
+    return counts.get(TrialState.FAILED, 0) + counts.get(TrialState.CANCELLED, 0)
+
+
+def _under_way(counts: dict[TrialState, int]) -> int:
+    return counts.get(TrialState.RUNNING, 0) + counts.get(TrialState.CREATED, 0)
+
+
+def _need_trial(view: RunView, trial: int) -> TrialView:
+    found = next(view.trials(index=trial), None)
+    if found is None:
+        numbers = [each.index for each in view.trials()]
+        known = f"trials {min(numbers)} to {max(numbers)}" if numbers else "no trials"
+        raise click.ClickException(f"there is no trial {trial}; the run has {known}")
+    return found
+
+
+def _why_not_failed(trial: TrialView) -> str:
+    if trial.state is TrialState.COMPLETED:
+        return f"trial {trial.index} did not fail: it completed with {trial.result}"
+    if trial.state is TrialState.CANCELLED:
+        return f"trial {trial.index} was cancelled: {trial.failure or 'no reason is recorded'}"
+    return f"trial {trial.index} has not failed: it is {trial.state}"
+
+
+def _steps_table(view: RunView) -> Any:  # noqa: ANN401 - rich is imported late
+    from rich.table import Table
+
+    table = Table("step", "queued", "running", "done", "failed", box=None, header_style="bold")
+    for step, counts in view.step_counts().items():
+        table.add_row(
+            step,
+            str(_sum(counts, JobState.SUBMITTING, JobState.QUEUED, JobState.RETRYING)),
+            str(_sum(counts, JobState.RUNNING, JobState.CANCELLING)),
+            str(_sum(counts, JobState.COMPLETED)),
+            str(_sum(counts, JobState.FAILED, JobState.CANCELLED)),
+        )
+    return table
+
+
+def _sum(counts: dict[JobState, int], *states: JobState) -> int:
+    return sum(counts.get(state, 0) for state in states)
+
+
+def _jobs_table(jobs: list[JobView], limit: int = 20) -> Any:  # noqa: ANN401
+    from rich.table import Table
+
+    table = Table("trial", "step", "point", "state", "age", "native id", box=None, header_style="bold")
+    now = time.time()
+    for job in jobs[:limit]:
+        age = "" if job.started_at is None else f"{now - job.started_at:.0f} s"
+        table.add_row(str(job.trial), job.step, job.point, job.state.value, age, job.native_id)
+    if len(jobs) > limit:
+        table.add_row("...", f"{len(jobs) - limit} more", "", "", "", "")
+    return table
+
+
+def _event_json(number: int, event: Event) -> str:
+    return json.dumps({"id": number, **encode(event)})
+
+
+def _event_line(number: int, event: Event) -> str:
+    at = datetime.fromtimestamp(event.at).astimezone().isoformat(sep=" ", timespec="milliseconds")
+    subject = str(event.job) if isinstance(event, JobEvent) else f"trial {event.trial}"
+    skipped = {"kind", "version", "job", "trial", "at"}
+    details = {name: value for name, value in encode(event).items() if name not in skipped and value is not None}
+    words = " ".join(f"{name}={json.dumps(value)}" for name, value in details.items())
+    return f"{number:6d} {at} {subject}: {type(event).__name__} {words}".rstrip()
+
+
+def _echo_tail(path: Path) -> None:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        click.echo(f"  (cannot be read: {error})")
+        return
+    for line in lines[-_LOG_TAIL_LINES:]:
+        click.echo(f"  | {line}")
+
+
+def _echo_new(path: Path, shown: dict[Path, int]) -> None:
+    """Print what a log has got since the last look, under its name when it is a new one."""
+    with path.open("rb") as file:
+        file.seek(shown.get(path, 0))
+        text = file.read()
+    if path not in shown:
+        click.echo(f"==> {path} <==")
+    shown[path] = shown.get(path, 0) + len(text)
+    _echo_bytes(text, sys.stdout)
+
+
+def _echo_bytes(text: bytes, stream: IO[str]) -> None:
+    stream.write(text.decode("utf-8", errors="replace"))
+    stream.flush()
+
+
+def _command_of(about: dict[str, Any]) -> tuple[list[str], Path]:
+    """The command line that started a run, and where."""
+    program, directory = about.get("program"), Path(str(about.get("working_directory")))
+    if not program or not Path(program).is_file():
+        raise click.ClickException(
+            f"the run was not started from a program file that still exists ({program}): "
+            "start your program again with config['resume'] = True"
+        )
+    if not directory.is_dir():
+        raise click.ClickException(f"the directory {directory}, where the run was started, does not exist any more")
+    python = str(about.get("executable") or sys.executable)
+    return [python if Path(python).exists() else sys.executable, program, *about.get("arguments", [])], directory

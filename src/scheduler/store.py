@@ -1,0 +1,417 @@
+"""The database of a run: one SQLite file that a crash at any instant leaves whole.
+
+``events`` is append-only and the truth. ``jobs`` and ``trials`` are projections, written in the same transaction, so
+that readers query instead of replaying. One writer holds the lease; readers never write but for requests in ``inbox``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import sqlite3
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+from scheduler.core.events import Event, JobEvent, decode, encode
+from scheduler.core.machine import ExperimentState, JobRecord, TrialRecord
+from scheduler.core.states import TrialState
+from scheduler.errors import RunLockedError, StoreError
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+LEASE_BEAT_S = 10.0
+"""How often a writer says that it lives."""
+INBOX_EVERY_S = 1.0
+"""How often a writer looks for requests."""
+LEASE_STALE_S = 60.0
+"""After this long without a sign of life a writer on another host counts as dead."""
+
+_SCHEMA = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, trial INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL
+);
+CREATE INDEX events_of_trial ON events (trial, id);
+CREATE TABLE trials (
+    trial INTEGER PRIMARY KEY, state TEXT NOT NULL, parameters TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL,
+    is_told INTEGER NOT NULL, failure TEXT, result TEXT
+);
+CREATE TABLE jobs (
+    trial INTEGER NOT NULL, step TEXT NOT NULL, point TEXT NOT NULL, state TEXT NOT NULL, attempt INTEGER NOT NULL,
+    label TEXT NOT NULL, native_id TEXT NOT NULL, cause TEXT, message TEXT, log TEXT, started_at REAL, ended_at REAL,
+    PRIMARY KEY (trial, step, point)
+) WITHOUT ROWID;
+CREATE INDEX jobs_by_state ON jobs (state);
+CREATE TABLE snapshot (only INTEGER PRIMARY KEY CHECK (only = 1), event INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE lease (
+    only INTEGER PRIMARY KEY CHECK (only = 1), token TEXT NOT NULL, pid INTEGER NOT NULL, born REAL NOT NULL,
+    host TEXT NOT NULL, beat REAL NOT NULL
+);
+CREATE TABLE inbox (id INTEGER PRIMARY KEY, at REAL NOT NULL, request TEXT NOT NULL, taken_at REAL);
+"""
+
+_PUT_JOB = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_TRIAL = "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+_MIGRATIONS: dict[int, str] = {}
+"""Version -> the statements that lead from it to the next."""
+
+_NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "lustre", "gpfs", "beegfs", "ceph", "fuse.", "9p", "glusterfs")
+
+
+class Store:
+    """The database of one run.
+
+    Args:
+        path: The file.
+        connection: An open connection to it.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self._trial_states: dict[int, TrialState] = {}
+        self._last_event: int = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0]
+
+    @classmethod
+    def create(cls, path: Path, about: Mapping[str, object]) -> Store:
+        """Make the database of a new run.
+
+        Args:
+            path: The file, which must not exist.
+            about: What is known of the run, made of JSON types.
+
+        Raises:
+            StoreError: It exists, or cannot be written.
+        """
+        if path.exists():
+            raise StoreError(f"{path} exists already: resume that run, or name another run directory")
+        with _errors_of(path):
+            connection = _connect(path)
+            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            rows = [(name, json.dumps(value)) for name, value in about.items()]
+            connection.executemany("INSERT INTO about VALUES (?, ?)", rows)
+            return cls(path, connection)
+
+    @classmethod
+    def open(cls, path: Path, *, to_write: bool = False) -> Store:
+        """Open the database of a run.
+
+        Args:
+            path: The file.
+            to_write: Bring an older database up to date; the caller takes the lease. Readers see it as it is.
+
+        Raises:
+            StoreError: There is none, it is damaged, or a newer release wrote it.
+        """
+        if not path.is_file():
+            raise StoreError(f"{path.parent} is no run directory: there is no {path.name} in it")
+        with _errors_of(path):
+            connection = _connect(path)
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION or version == 0:
+                raise StoreError(
+                    f"{path} has schema version {version}, this release reads up to {SCHEMA_VERSION}: "
+                    "use the release that wrote it, or a newer one"
+                )
+            if to_write:
+                _migrate(connection, version)
+            return cls(path, connection)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    # About the run --------------------------------------------------------------------------------------------------
+
+    def about(self) -> dict[str, object]:
+        """What is known of the run."""
+        rows = self.query("SELECT name, value FROM about")
+        return {str(name): json.loads(str(value)) for name, value in rows}
+
+    def note(self, name: str, value: object) -> None:
+        """Keep or change one thing that is known of the run."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
+
+    def query(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        """The rows of a SELECT, for reports."""
+        with _errors_of(self.path):
+            return self._connection.execute(statement, values).fetchall()
+
+    # Events ---------------------------------------------------------------------------------------------------------
+
+    def append(self, event: Event, state: ExperimentState, snapshot: str | None = None) -> None:
+        """Write an event that has just been applied, with its projections and, if given, the optimizer's state.
+
+        Args:
+            event: The event.
+            state: The run after it.
+            snapshot: The optimizer's state after it.
+
+        Raises:
+            StoreError: Nothing was written: a full disk, a read-only file system.
+        """
+        trial = event.job.trial if isinstance(event, JobEvent) else event.trial
+        record = encode(event)
+        row = (event.at, trial, record.pop("kind"), json.dumps(record))
+        with self._transaction() as connection:
+            cursor = connection.execute("INSERT INTO events (at, trial, kind, body) VALUES (?, ?, ?, ?)", row)
+            assert cursor.lastrowid is not None  # noqa: S101 - an INSERT has one
+            self._last_event = cursor.lastrowid
+            if isinstance(event, JobEvent):
+                connection.execute(_PUT_JOB, _job_row(state.job(event.job)))
+            self._project_trial(connection, state, trial, force=not isinstance(event, JobEvent))
+            if snapshot is not None:
+                body = zlib.compress(snapshot.encode(), level=1)
+                connection.execute("INSERT OR REPLACE INTO snapshot VALUES (1, ?, ?)", (self._last_event, body))
+
+    def events(self, *, after: int = 0, trial: int | None = None) -> Iterator[tuple[int, Event]]:
+        """The events with their numbers, in order.
+
+        Args:
+            after: Only those with a larger number.
+            trial: Only those of this trial.
+
+        Raises:
+            StoreError: An event cannot be read.
+        """
+        condition, values = ("", (after,)) if trial is None else (" AND trial = ?", (after, trial))
+        for number, kind, body in self.query(
+            f"SELECT id, kind, body FROM events WHERE id > ?{condition} ORDER BY id",  # noqa: S608 - no user text
+            values,
+        ):
+            try:
+                yield int(str(number)), decode({"kind": kind, **json.loads(str(body))})
+            except (ValueError, KeyError, TypeError) as error:
+                raise StoreError(f"{self.path}: event {number} cannot be read: {error}") from error
+
+    def snapshot(self) -> tuple[int, str] | None:
+        """The number of the event after which the optimizer's state was saved, and that state."""
+        rows = self.query("SELECT event, body FROM snapshot")
+        if not rows:
+            return None
+        event, body = rows[0]
+        assert isinstance(event, int)  # noqa: S101 - the schema says so
+        assert isinstance(body, bytes)  # noqa: S101
+        return event, zlib.decompress(body).decode()
+
+    def _project_trial(
+        self, connection: sqlite3.Connection, state: ExperimentState, trial: int, *, force: bool
+    ) -> None:
+        record = state.trials[trial]
+        if not force and self._trial_states.get(trial) is record.state:
+            return
+        self._trial_states[trial] = record.state
+        connection.execute(_PUT_TRIAL, _trial_row(state, record))
+
+    # Requests -------------------------------------------------------------------------------------------------------
+
+    def ask(self, body: Mapping[str, object]) -> None:
+        """Leave a request for the program that works on the run, which takes it within a second or two."""
+        with self._transaction() as connection:
+            connection.execute("INSERT INTO inbox (at, request) VALUES (?, ?)", (time.time(), json.dumps(body)))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with _errors_of(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.rollback()
+                raise
+            self._connection.commit()
+
+
+class Lease:
+    """The right to write to a run, held by one program at a time, with a thread that keeps it and reads the inbox.
+
+    Args:
+        path: The run's database.
+        on_lost: Called in the thread when another program took the lease over; the run must stop.
+        on_request: Called in the thread with each request of a reader.
+
+    Raises:
+        RunLockedError: Another program that lives holds it.
+    """
+
+    def __init__(
+        self, path: Path, on_lost: Callable[[], None], on_request: Callable[[Mapping[str, object]], None]
+    ) -> None:
+        self._path, self._on_lost, self._on_request = path, on_lost, on_request
+        self._token = uuid.uuid4().hex
+        self._is_over = threading.Event()
+        self._beaten_at = time.monotonic()
+        self._take()
+        self._thread = threading.Thread(target=self._keep, name="scheduler-lease", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Let the next program write. May be called twice."""
+        if self._is_over.is_set():
+            return
+        self._is_over.set()
+        self._thread.join()
+        with _errors_of(self._path), closing(_connect(self._path)) as connection:
+            connection.execute("DELETE FROM lease WHERE token = ?", (self._token,))
+
+    def _take(self) -> None:
+        me = psutil.Process()
+        row = (self._token, me.pid, me.create_time(), platform.node(), time.time())
+        with _errors_of(self._path), closing(_connect(self._path)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            holder = connection.execute("SELECT pid, born, host, beat FROM lease").fetchone()
+            if holder is not None and _is_alive(*holder):
+                pid, _, host, beat = holder
+                connection.rollback()
+                raise RunLockedError(
+                    f"the run {self._path.parent} is being worked on by process {pid} on {host} "
+                    f"(last sign of life {time.time() - beat:.0f} s ago): wait for it, or end it first"
+                )
+            if holder is not None:
+                logger.warning("taking over the run from process %s on %s, which is gone", holder[0], holder[2])
+            connection.execute("INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?, ?, ?)", row)
+            connection.commit()
+
+    def _keep(self) -> None:
+        while not self._is_over.wait(INBOX_EVERY_S):
+            try:
+                with closing(_connect(self._path)) as connection:
+                    self._beat(connection)
+                    self._read_inbox(connection)
+            except sqlite3.Error as error:
+                logger.warning("cannot reach %s: %s; trying again", self._path, error)
+
+    def _beat(self, connection: sqlite3.Connection) -> None:
+        if time.monotonic() < self._beaten_at + LEASE_BEAT_S:
+            return
+        cursor = connection.execute("UPDATE lease SET beat = ? WHERE token = ?", (time.time(), self._token))
+        self._beaten_at = time.monotonic()
+        if cursor.rowcount == 0:
+            self._is_over.set()
+            self._on_lost()
+
+    def _read_inbox(self, connection: sqlite3.Connection) -> None:
+        rows = connection.execute("SELECT id, request FROM inbox WHERE taken_at IS NULL ORDER BY id").fetchall()
+        for number, body in rows:
+            connection.execute("UPDATE inbox SET taken_at = ? WHERE id = ?", (time.time(), number))
+            self._on_request(json.loads(body))
+
+
+def holder_of(store: Store) -> tuple[int, str] | None:
+    """Process number and host of the program that works on the run; None when nobody does."""
+    rows = store.query("SELECT pid, born, host, beat FROM lease")
+    if not rows:
+        return None
+    pid, born, host, beat = rows[0]
+    return (
+        (int(str(pid)), str(host)) if _is_alive(int(str(pid)), float(str(born)), str(host), float(str(beat))) else None
+    )
+
+
+def _is_alive(pid: int, born: float, host: str, beat: float) -> bool:
+    """Whether the holder of a lease still works: exactly known on this host, judged by its beat elsewhere."""
+    if host != platform.node():
+        return time.time() - beat < LEASE_STALE_S
+    try:
+        return abs(psutil.Process(pid).create_time() - born) < 1.0
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+    mode = "DELETE" if _is_across_a_network(os.path.realpath(path.parent)) else "WAL"
+    connection.execute(f"PRAGMA journal_mode = {mode}")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+@cache
+def _is_across_a_network(directory: str) -> bool:
+    """Whether the directory is on a network file system, where SQLite's WAL does not work. Warns once."""
+    mounts = [
+        partition
+        for partition in psutil.disk_partitions(all=True)
+        if directory == partition.mountpoint or directory.startswith(partition.mountpoint.rstrip("/") + "/")
+    ]
+    kind = max(mounts, key=lambda partition: len(partition.mountpoint)).fstype if mounts else ""
+    is_network = kind.startswith(_NETWORK_FILE_SYSTEMS)
+    if is_network:
+        logger.warning(
+            "%s is on a network file system (%s): the run's database works there, but slower; "
+            "a run directory on a local disk is better",
+            directory,
+            kind,
+        )
+    return is_network
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    for old in range(version, SCHEMA_VERSION):
+        connection.executescript(f"BEGIN; {_MIGRATIONS[old]} PRAGMA user_version = {old + 1}; COMMIT;")
+        logger.info("the run's database was brought from schema version %d to %d", old, old + 1)
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Turn the database's errors into ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot use the run's database {path}: {error}; {_remedy(str(error))}") from error
+
+
+def _remedy(error: str) -> str:
+    if "full" in error:
+        return "the disk is full: make room and resume the run, nothing that was recorded is lost"
+    if "readonly" in error or "unable to open" in error:
+        return "make the run directory writable"
+    if "malformed" in error or "not a database" in error:
+        return "the file is damaged: restore it from a copy"
+    return "if it is locked, another program holds it"
+
+
+def _job_row(record: JobRecord) -> tuple[object, ...]:
+    failure = record.failure
+    return (
+        record.id.trial,
+        record.id.step,
+        json.dumps(record.id.point),
+        record.state.value,
+        record.attempt,
+        record.label,
+        record.native_id,
+        failure and failure.cause.value,
+        failure and failure.message,
+        failure and failure.log,
+        record.started_at,
+        record.ended_at,
+    )
+
+
+def _trial_row(state: ExperimentState, record: TrialRecord) -> tuple[object, ...]:
+    failure = state.failure(record.index)
+    is_complete = record.state is TrialState.COMPLETED
+    return (
+        record.index,
+        record.state.value,
+        json.dumps(dict(record.parameters)),
+        record.started_at,
+        record.ended_at,
+        record.is_told,
+        str(failure) if failure else record.told_failure,
+        json.dumps(dict(state.result(record.index))) if is_complete else None,
+    )
