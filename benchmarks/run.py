@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ("import_time", "overhead", "embedded_site", "full_slots", "many_jobs")
+SCRIPTS = ("import_time", "overhead", "embedded_site", "full_slots", "many_jobs", "store")
 
 
 def describe_machine() -> str:

@@ -20,6 +20,7 @@ HOMES = {
         "JobType",
         "MultiStepsFunction",
         "PanDAiDDSRunner",
+        "Resources",
         "SlurmRunner",
         "Trial",
         "TrialState",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scheduler.ax_scheduler import AxScheduler as AxScheduler
+    from scheduler.core.specs import Resources as Resources
     from scheduler.job.job import Job as Job
     from scheduler.job.job import JobType as JobType
     from scheduler.job.job_state import JobState as JobState
@@ -30,6 +31,7 @@ _HOMES = {
     "JobType": "scheduler.job.job",
     "MultiStepsFunction": "scheduler.job.multi_steps_job",
     "PanDAiDDSRunner": "scheduler.runners.pandaidds_runner",
+    "Resources": "scheduler.core.specs",
     "SlurmRunner": "scheduler.runners.slurm_runner",
     "Trial": "scheduler.trial.trial",
     "TrialState": "scheduler.trial.trial_state",

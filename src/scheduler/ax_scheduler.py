@@ -337,7 +337,7 @@ class AxScheduler:
 
     def _set_objective(self, objective: Objective) -> None:
         if self._optimizer is not None:
-            prepare(objective, self.runner, self._optimizer.parameter_names)
+            prepare(objective, self.runner, self._optimizer.parameter_names, self.config.retry_policy)
         if self._engine is not None:
             self._earlier = self.trials
             self._engine.close()
@@ -356,7 +356,7 @@ class AxScheduler:
             return self._engine, optimizer
         if self._objective is None:
             raise ConfigurationError("there is no objective: call set_objective_function first")
-        prepared = prepare(self._objective, self.runner, optimizer.parameter_names)
+        prepared = prepare(self._objective, self.runner, optimizer.parameter_names, self.config.retry_policy)
         is_resumed = self._run is None and self._open_run(prepared.workflow, optimizer)
         assert self._run is not None  # noqa: S101 - it has just been opened
         optimizer = self._need_optimizer()

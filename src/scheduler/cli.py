@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _RUN = click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 _LOG_TAIL_LINES = 30
 _FOLLOW_EVERY_S = 0.5
+_WIDTH_OF_A_FILE = 200
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,7 +65,7 @@ def _view(run: Path) -> Iterator[RunView]:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
 
 
 @main.command("list")
@@ -81,7 +82,7 @@ def list_runs(root: Path) -> None:
         with _view(database.parent) as view:
             counts = view.trial_counts()
             table.add_row(
-                str(database.parent),
+                database.parent.name,
                 _activity(view),
                 str(counts.get(TrialState.COMPLETED, 0)),
                 str(_failed(counts)),
@@ -392,3 +393,7 @@ def _command_of(about: dict[str, Any]) -> tuple[list[str], Path]:
         raise click.ClickException(f"the directory {directory}, where the run was started, does not exist any more")
     python = str(about.get("executable") or sys.executable)
     return [python if Path(python).exists() else sys.executable, program, *about.get("arguments", [])], directory
+
+
+if __name__ == "__main__":
+    main()

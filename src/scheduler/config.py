@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from scheduler.core.names import did_you_mean
+from scheduler.core.specs import RetryPolicy
 from scheduler.engine import EngineSettings
 from scheduler.errors import ConfigurationError
 
@@ -31,6 +32,11 @@ class SchedulerConfig:
             widest runner has places (8 for a runner that queues by itself).
         failure_rate: The run stops when a larger part of the finished trials failed ...
         min_failed_trials: ... and at least this many trials have finished.
+        retries: How often a job that failed is tried again; a step may say otherwise.
+        lost_retries: How often a job is tried again that vanished, or whose worker or site broke down.
+        retry_failed_designs: Whether Ax may propose the design of a failed trial again. None: yes after trouble with
+            the infrastructure (lost, killed, cancelled, not submitted, environment), no after an error of the program
+            (exception, result, missing output) or a limit (time, memory), which would only fail again.
         progress: True or None: a live view on a terminal, plain lines elsewhere. False: nothing.
     """
 
@@ -44,6 +50,9 @@ class SchedulerConfig:
     max_parallel_trials: int | None = None
     failure_rate: float = 0.5
     min_failed_trials: int = 5
+    retries: int = 0
+    lost_retries: int = 2
+    retry_failed_designs: bool | None = None
     progress: bool | None = None
 
     @classmethod
@@ -73,26 +82,33 @@ class SchedulerConfig:
             trial_timeout_s=self.max_trial_monitoring_time,
             failure_rate=self.failure_rate,
             min_failed_trials=self.min_failed_trials,
+            retry_failed_designs=self.retry_failed_designs,
             poll_max_s=self.monitoring_interval,
             poll_min_s=min(EngineSettings().poll_min_s, self.monitoring_interval),
         )
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """What applies to steps that do not say otherwise."""
+        return RetryPolicy(failed=self.retries, lost=self.lost_retries)
 
 
 def _check(config: SchedulerConfig) -> None:
     _number(config, "monitoring_interval", above=0)
     _number(config, "max_trial_monitoring_time", above=0, may_be_none=True)
     _number(config, "failure_rate", above=-1e-9, at_most=1)
-    for name in ("max_parallel_trials", "min_failed_trials"):
+    for name, least in (("max_parallel_trials", 1), ("min_failed_trials", 1), ("retries", 0), ("lost_retries", 0)):
         value = getattr(config, name)
         if value is None and name == "max_parallel_trials":
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigurationError(f"config['{name}'] is {value!r}; give a whole number of at least 1")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigurationError(f"config['{name}'] is {value!r}; give a whole number of at least {least}")
     for name in ("resume", "cleanup_after_completion", "synchronous"):
         if not isinstance(getattr(config, name), bool):
             raise ConfigurationError(f"config['{name}'] is {getattr(config, name)!r}; give True or False")
-    if config.progress not in {True, False, None}:
-        raise ConfigurationError(f"config['progress'] is {config.progress!r}; give True, False or None")
+    for name in ("progress", "retry_failed_designs"):
+        if getattr(config, name) not in {True, False, None}:
+            raise ConfigurationError(f"config['{name}'] is {getattr(config, name)!r}; give True, False or None")
     for name in ("job_output_dir", "run_dir"):
         value = getattr(config, name)
         if not isinstance(value, str | Path) and not (value is None and name == "run_dir"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from scheduler.core.plan import check_dataset_names
 from scheduler.core.signature import check_call, takes_mapping
-from scheduler.core.specs import Container, Function, Payload, Script, StepSpec, WorkflowSpec
+from scheduler.core.specs import Container, Function, Payload, RetryPolicy, Script, StepSpec, WorkflowSpec
 from scheduler.errors import ConfigurationError, WorkflowError
 from scheduler.job.multi_steps_job import MultiStepsFunction
 from scheduler.runners.base_runner import BaseRunner
@@ -31,13 +31,19 @@ class PreparedObjective:
     runners: Mapping[str, BaseRunner]
 
 
-def prepare(objective: Objective, runner: BaseRunner, design_parameters: frozenset[str]) -> PreparedObjective:
+def prepare(
+    objective: Objective,
+    runner: BaseRunner,
+    design_parameters: frozenset[str],
+    retry: RetryPolicy | None = None,
+) -> PreparedObjective:
     """Check an objective against the search space and its runners.
 
     Args:
         objective: What the user set.
         runner: The scheduler's runner, for steps that name none.
         design_parameters: The names of the search space.
+        retry: How often jobs of steps that do not say are tried again.
 
     Raises:
         ConfigurationError: Something cannot work; the message names the step.
@@ -45,12 +51,13 @@ def prepare(objective: Objective, runner: BaseRunner, design_parameters: frozens
     if isinstance(objective, MultiStepsFunction):
         used = {step: own if own is not None else runner for step, own in objective.runners.items()}
         names = _name_runners(used)
-        workflow = objective.build({step: names[id(each)] for step, each in used.items()})
+        workflow = objective.build({step: names[id(each)] for step, each in used.items()}, retry)
         runners = {names[id(each)]: each for each in used.values()}
     else:
         payload: Payload = objective if isinstance(objective, Script | Container) else Function(objective)
         names = _name_runners({_SINGLE_STEP: runner})
-        workflow = WorkflowSpec((StepSpec(_SINGLE_STEP, payload, names[id(runner)]),), _SINGLE_STEP)
+        step = StepSpec(_SINGLE_STEP, payload, names[id(runner)], retry=retry or RetryPolicy())
+        workflow = WorkflowSpec((step,), _SINGLE_STEP)
         runners = {names[id(runner)]: runner}
     _check_global_parameters(workflow, design_parameters)
     workflow = replace(

@@ -93,9 +93,9 @@ class FragileOptimizer(FakeOptimizer):
         super().tell(index, metrics)
         self.fuse.touch()
 
-    def tell_failed(self, index, reason):
+    def tell_failed(self, index, reason, *, again=True):
         self.fuse.touch()
-        super().tell_failed(index, reason)
+        super().tell_failed(index, reason, again=again)
 
     def _may_propose(self, index):
         return index < 2 or len(self.told) + len(self.failed) > 0

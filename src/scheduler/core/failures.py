@@ -25,6 +25,14 @@ class Cause(StrEnum):
         """Whether the attempt vanished without a verdict on the job itself."""
         return self is Cause.LOST
 
+    @property
+    def is_infrastructure(self) -> bool:
+        """Whether the trouble was with machines, so that the same design may well succeed another time."""
+        return self in _INFRASTRUCTURE
+
+
+_INFRASTRUCTURE = frozenset({Cause.KILLED, Cause.ENVIRONMENT, Cause.SUBMISSION, Cause.LOST, Cause.CANCELLED})
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -524,7 +524,7 @@ class Engine:
             if failure is None:
                 self._optimizer.tell(index, metrics)
             else:
-                self._optimizer.tell_failed(index, failure)
+                self._optimizer.tell_failed(index, failure, again=self._may_be_proposed_again(index))
             is_due = self._mailbox.monotonic() >= self._snapshot_due
             return self._optimizer.standing(), self._snapshot() if is_due else None
 
@@ -580,6 +580,12 @@ class Engine:
             f"the commonest cause ({count} times): {cause}"
         )
         self._stop_reason = str(self._error)
+
+    def _may_be_proposed_again(self, index: int) -> bool:
+        if self.settings.retry_failed_designs is not None:
+            return self.settings.retry_failed_designs
+        failure = self.state.failure(index)
+        return failure is None or failure.cause.is_infrastructure
 
     def _cause_of(self, index: int) -> str:
         failure = self.state.failure(index)

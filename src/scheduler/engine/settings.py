@@ -14,6 +14,8 @@ class EngineSettings:
         trial_timeout_s: A trial that takes longer fails; None for no limit.
         failure_rate: The run stops when a larger part of the finished trials failed ...
         min_failed_trials: ... and at least this many trials have finished.
+        retry_failed_designs: Whether the optimizer may propose the design of a failed trial again; None: only after
+            trouble with the infrastructure.
         poll_min_s: The first pause between two looks at a backend that does not ring.
         poll_max_s: The longest pause; pauses grow while nothing changes.
         lost_after_s: An attempt that its backend has not mentioned for this long is lost.
@@ -25,6 +27,7 @@ class EngineSettings:
     trial_timeout_s: float | None = None
     failure_rate: float = 0.5
     min_failed_trials: int = 5
+    retry_failed_designs: bool | None = None
     poll_min_s: float = 0.2
     poll_max_s: float = 10.0
     lost_after_s: float = 120.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -15,6 +16,8 @@ from scheduler.core.specs import (
     Function,
     Output,
     Payload,
+    Resources,
+    RetryPolicy,
     Scalar,
     Script,
     StepSpec,
@@ -42,6 +45,10 @@ _STEP_DEFAULTS: dict[str, object] = {
     "num_events_per_job": 1,
     "with_input_datasets": False,
     "input_datasets": None,
+    "resources": None,
+    "timeout_s": None,
+    "retries": None,
+    "lost_retries": None,
 }
 _DEPENDENCY_DEFAULTS: dict[str, object] = {
     "parent": None,
@@ -67,7 +74,10 @@ class MultiStepsFunction:
             scheduler's), ``parent_result_parameter_name`` (the parents' metric of this name becomes the argument of
             this name), ``return_func_results`` (whether anybody waits for the return value), ``with_output_dataset``,
             ``output_file``, ``output_dataset``, ``num_events``, ``num_events_per_job``, ``with_input_datasets``,
-            ``input_datasets`` (argument -> dataset).
+            ``input_datasets`` (argument -> dataset), ``resources`` (a :class:`~scheduler.Resources`, overrides the
+            runner's), ``timeout_s`` (seconds that a job may run: short for ``Resources(walltime_s=...)``), ``retries``
+            and ``lost_retries`` (how often a job is tried again after it failed, and after it vanished; default the
+            scheduler's ``config``).
         deps: Step name -> its parent's name, or a mapping with ``parent``, ``dep_type`` ("results" or "datasets"),
             ``dep_map`` ("one2one" or "all2one") and ``parameter`` (the metric to take; default the step's
             ``parent_result_parameter_name``), or a list of those for several parents.
@@ -101,19 +111,21 @@ class MultiStepsFunction:
         """Step name -> its runner; None for the scheduler's."""
         return {name: cast("BaseRunner | None", step["runner"]) for name, step in self._steps.items()}
 
-    def build(self, runner_names: Mapping[str, str]) -> WorkflowSpec:
+    def build(self, runner_names: Mapping[str, str], retry: RetryPolicy | None = None) -> WorkflowSpec:
         """The workflow.
 
         Args:
             runner_names: Step name -> the name under which the engine knows its runner.
+            retry: How often jobs of steps that do not say are tried again.
         """
+        policy = retry or RetryPolicy()
         return WorkflowSpec(
-            steps=tuple(self._step_spec(name, runner_names.get(name, "")) for name in self._steps),
+            steps=tuple(self._step_spec(name, runner_names.get(name, ""), policy) for name in self._steps),
             final=self.final,
             global_parameters=self.global_parameters,
         )
 
-    def _step_spec(self, name: str, runner: str) -> StepSpec:
+    def _step_spec(self, name: str, runner: str, retry: RetryPolicy) -> StepSpec:
         step = self._steps[name]
         return StepSpec(
             name=name,
@@ -124,6 +136,12 @@ class MultiStepsFunction:
             returns_result=bool(step["return_func_results"]),
             output=_output(name, step),
             inputs=_inputs(name, step),
+            resources=_resources(name, step),
+            retry=RetryPolicy(
+                failed=_expect(name, step, "retries", int, retry.failed),
+                lost=_expect(name, step, "lost_retries", int, retry.lost),
+                backoff_s=retry.backoff_s,
+            ),
         )
 
     def _read_dependencies(self, deps: Mapping[str, object]) -> dict[str, tuple[Dependency, ...]]:
@@ -206,6 +224,16 @@ def _inputs(name: str, step: Mapping[str, object]) -> dict[str, str]:
         if not isinstance(argument, str) or not isinstance(dataset, str):
             raise WorkflowError(f"step '{name}': input_datasets maps {argument!r} to {dataset!r}; give argument: name")
     return {str(argument): str(dataset) for argument, dataset in inputs.items()}
+
+
+def _resources(name: str, step: Mapping[str, object]) -> Resources:
+    resources: Resources = _expect(name, step, "resources", Resources, Resources())
+    timeout_s: float | None = _expect(name, step, "timeout_s", int | float, None)
+    if timeout_s is None:
+        return resources
+    if resources.walltime_s is not None:
+        raise WorkflowError(f"step '{name}' has timeout_s and resources.walltime_s, which mean the same: give one")
+    return replace(resources, walltime_s=timeout_s)
 
 
 def _output(name: str, step: Mapping[str, object]) -> Output | None:

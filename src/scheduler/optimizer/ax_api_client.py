@@ -62,6 +62,12 @@ class ApiClientService(AxService):
         """``mark_trial_failed``; the reason is kept as the reason of the status."""
         self.client.mark_trial_failed(index, failed_reason=reason)
 
+    def abandon(self, index: int, reason: str) -> None:
+        """``mark_trial_abandoned``, which takes no reason: that is kept in the metadata of the trial."""
+        self.client.mark_trial_abandoned(index)
+        assert self.experiment is not None  # noqa: S101 - it has this trial
+        self.experiment.trials[index].update_run_metadata({"failure": reason})
+
     def best(self, *, use_model: bool) -> Mapping[str, Any] | None:
         """``get_best_parameterization``."""
         return self.client.get_best_parameterization(use_model_predictions=use_model)[0]

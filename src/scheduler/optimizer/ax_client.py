@@ -67,6 +67,10 @@ class AxClientService(AxService):
         """``log_trial_failure``; the reason is kept in the metadata of the trial."""
         self.client.log_trial_failure(index, metadata={"failure": reason})
 
+    def abandon(self, index: int, reason: str) -> None:
+        """``abandon_trial``."""
+        self.client.abandon_trial(index, reason=reason)
+
     def best(self, *, use_model: bool) -> Mapping[str, Any] | None:
         """``get_best_parameters``."""
         answer = self.client.get_best_parameters(use_model_predictions=use_model)

@@ -163,14 +163,22 @@ class AxOptimizer:
             ) from error
         self._scoreboard.add(index, metrics)
 
-    def tell_failed(self, index: int, reason: str) -> None:
+    def tell_failed(self, index: int, reason: str, *, again: bool = True) -> None:
         """Mark a trial as failed.
+
+        Args:
+            index: The trial.
+            reason: Why.
+            again: Whether Ax may propose the same design again (its status FAILED) or not (its status ABANDONED).
 
         Raises:
             OptimizationError: The trial is not running in Ax.
         """
         self._require_running(index)
-        self._service.fail(index, reason)
+        if again:
+            self._service.fail(index, reason)
+        else:
+            self._service.abandon(index, reason)
 
     def standing(self) -> Standing:
         """How the optimization stands. No model is fitted and Ax is not asked."""

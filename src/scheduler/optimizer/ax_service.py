@@ -67,7 +67,11 @@ class AxService(ABC):
 
     @abstractmethod
     def fail(self, index: int, reason: str) -> None:
-        """Mark a trial as failed."""
+        """Mark a trial as failed; its design may be proposed again."""
+
+    @abstractmethod
+    def abandon(self, index: int, reason: str) -> None:
+        """Mark a trial as abandoned; its design will not be proposed again."""
 
     @abstractmethod
     def best(self, *, use_model: bool) -> Mapping[str, Any] | None:

@@ -100,8 +100,14 @@ class Optimizer(Protocol):
         """Complete a trial with its measurements. Unknown names are kept as tracking metrics."""
         ...
 
-    def tell_failed(self, index: int, reason: str) -> None:
-        """Mark a trial as failed."""
+    def tell_failed(self, index: int, reason: str, *, again: bool) -> None:
+        """Mark a trial as failed.
+
+        Args:
+            index: The trial.
+            reason: Why.
+            again: Whether the same design may be proposed again.
+        """
         ...
 
     def standing(self) -> Standing:

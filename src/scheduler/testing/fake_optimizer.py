@@ -22,6 +22,7 @@ class FakeOptimizer:
     Attributes:
         told: What it was told, by trial index, in order.
         failed: The failures it was told, by trial index.
+        abandoned: Those of the failed trials whose design it may not propose again.
     """
 
     name = "fake"
@@ -41,6 +42,7 @@ class FakeOptimizer:
         self._candidates: list[Candidate] = []
         self.told: dict[int, Mapping[str, Measurement]] = {}
         self.failed: dict[int, str] = {}
+        self.abandoned: list[int] = []
 
     def ask(self, at_most: int) -> Proposal:
         """See :meth:`scheduler.optimizer.Optimizer.ask`."""
@@ -71,10 +73,12 @@ class FakeOptimizer:
         assert index not in self.told | self.failed, f"trial {index} was told twice"  # noqa: S101
         self.told[index] = dict(metrics)
 
-    def tell_failed(self, index: int, reason: str) -> None:
+    def tell_failed(self, index: int, reason: str, *, again: bool = True) -> None:
         """See :meth:`scheduler.optimizer.Optimizer.tell_failed`."""
         assert index not in self.told | self.failed, f"trial {index} was told twice"  # noqa: S101
         self.failed[index] = reason
+        if not again:
+            self.abandoned.append(index)
 
     def standing(self) -> Standing:
         """See :meth:`scheduler.optimizer.Optimizer.standing`."""

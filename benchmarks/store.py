@@ -1,0 +1,87 @@
+"""What keeping a run costs: per event, to resume a run of 10,000 finished jobs, and to look at its status."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+from many_jobs import JOBS_PER_TRIAL, WORKFLOW
+
+from scheduler.engine import Engine, EngineSettings
+from scheduler.identity import identity_of
+from scheduler.run_directory import DATABASE, RunDirectory
+from scheduler.store import Store
+from scheduler.testing import FakeOptimizer, FakeRunner
+
+JOBS = 10_000
+
+
+class TimedRun(RunDirectory):
+    """A run that keeps the time of every append."""
+
+    def append(self, event, state, snapshot=None):
+        start = time.perf_counter()
+        super().append(event, state, snapshot)
+        self.seconds.append(time.perf_counter() - start)
+
+
+def identity():
+    optimizer = FakeOptimizer()
+    optimizer.experiment = SimpleNamespace(
+        search_space=SimpleNamespace(parameters={"x": "x: a number"}, parameter_constraints=[])
+    )
+    return identity_of(WORKFLOW, optimizer)
+
+
+def make_run(path: Path) -> list[float]:
+    """A finished run; returns the seconds of its appends."""
+    run = TimedRun.create("benchmark", path.parent, path, about={"identity": identity()})
+    run.seconds = []
+    engine = Engine(
+        WORKFLOW, FakeOptimizer(), {"fake": FakeRunner()}, run, settings=EngineSettings(max_parallel_trials=8)
+    )
+    engine.optimize(JOBS // JOBS_PER_TRIAL)
+    engine.close()
+    run.close()
+    return run.seconds
+
+
+def resume(path: Path) -> float:
+    """Seconds to have the run back in an engine."""
+    start = time.perf_counter()
+    run = RunDirectory.open(path)
+    engine = Engine(WORKFLOW, FakeOptimizer(), {"fake": FakeRunner()}, run)
+    engine.resume(event for _, event in run.store.events())
+    elapsed = time.perf_counter() - start
+    engine.close()
+    run.close()
+    return elapsed
+
+
+def seconds_of(*arguments: str) -> float:
+    """Median wall time of an interpreter with these arguments."""
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(dir=".") as directory:
+        path = Path(directory, "run")
+        appends = make_run(path)
+        with closing(Store.open(path / DATABASE)) as store:
+            megabytes = (path / DATABASE).stat().st_size / 1e6
+            events = store.query("SELECT count(*) FROM events")[0][0]
+        print(f"store: {1e3 * statistics.median(appends):.2f} ms per event (median of {events}), {megabytes:.0f} MB")
+        print(f"resume of {JOBS} finished jobs: {resume(path):.2f} s beyond the import of Ax")
+        status = seconds_of("-m", "scheduler.cli", "status", str(path)) - seconds_of("-c", "pass")
+        print(f"status: {status:.2f} s beyond the start of the interpreter")
