@@ -7,13 +7,14 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from scheduler import rehearsing
 from scheduler.config import SchedulerConfig
-from scheduler.core.events import TrialTold
 from scheduler.core.results import check_final_result, measurements_of
 from scheduler.core.specs import Container, Scalar, Script, WorkflowSpec
 from scheduler.core.states import TrialState
@@ -63,7 +64,7 @@ class AxScheduler:
             raise ConfigurationError(
                 f"runner is {runner!r}; give a JobLibRunner, a PanDAiDDSRunner or another BaseRunner"
             )
-        self.config = SchedulerConfig.from_mapping(config)
+        self.config = _as_it_runs(SchedulerConfig.from_mapping(config))
         self.runner = runner
         self.ax_client: Any = ax_client_or_experiment
         self._optimizer = None if ax_client_or_experiment is None else adapt(ax_client_or_experiment)
@@ -149,10 +150,11 @@ class AxScheduler:
         with self._session() as report:
             engine.start([optimizer.candidate(index) for index in self._unfinished])
             self._unfinished.clear()
-            missing = max_trials - len(optimizer.experiment.trials)
+            missing = 1 if rehearsing.current() else max_trials - len(optimizer.experiment.trials)
             if missing <= 0 and not engine.state.live:
                 logger.warning("the experiment has %d trials already; max_trials counts them", max_trials - missing)
             engine.optimize(max(missing, 0))
+            rehearsing.end_after_trial()
             report.say("computing the best point")
             best = self._best(engine, optimizer)
         self._conclude(best)
@@ -177,9 +179,11 @@ class AxScheduler:
         """
         engine, optimizer = self._ready()
         with self._session():
-            candidates = self._claim_or_attach(engine, optimizer, designs)
+            chosen = list(designs)[:1] if rehearsing.current() else designs
+            candidates = self._claim_or_attach(engine, optimizer, chosen)
             engine.start([each for each in candidates if each.index not in engine.state.trials])
             engine.run_until(lambda: all(engine.state.trials[c.index].is_told for c in candidates))
+            rehearsing.end_after_trial()
         return [self.trials[candidate.index] for candidate in candidates]
 
     # One trial at a time -------------------------------------------------------------------------------------------
@@ -210,6 +214,7 @@ class AxScheduler:
         if self.config.synchronous:
             with self._session():
                 engine.run_until(lambda: engine.state.trials[trial_index].state.is_terminal)
+                rehearsing.end_after_trial()
         return self.trials[trial_index]
 
     def complete_trial(self, trial_index: int, raw_data: Mapping[str, object] | None = None) -> None:
@@ -363,7 +368,8 @@ class AxScheduler:
         engine = Engine(prepared.workflow, optimizer, prepared.runners, self._run, settings=self.config.engine_settings)
         self._desk.engine = engine
         if is_resumed:
-            engine.resume(event for _, event in self._run.store.events())
+            saved = self._run.store.snapshot()
+            engine.resume(self._run.store.events(), saved_at=saved[0] if saved else 0)
             self._resumed = list(engine.state.trials)
             logger.info("resumed: %d trials, %d of them under way", len(engine.state.trials), len(engine.state.live))
         self._engine = engine
@@ -408,19 +414,10 @@ class AxScheduler:
         return find_run(experiment, self.config.job_output_dir)
 
     def _take_up_optimizer(self, run: RunDirectory) -> None:
-        """Bring the user's client to where the run's events end: the last saved state, and what was told since."""
+        """Bring the user's client to the last state that was saved."""
         saved = run.store.snapshot()
-        if saved is None:
-            return
-        number, text = saved
-        optimizer = restore(text, into=self.ax_client)
-        for _, event in run.store.events(after=number):
-            if isinstance(event, TrialTold):
-                if event.metrics is not None:
-                    optimizer.tell(event.trial, event.metrics)
-                else:
-                    optimizer.tell_failed(event.trial, event.failure or "failed")
-        self._optimizer = optimizer
+        if saved is not None:
+            self._optimizer = restore(saved[1], into=self.ax_client)
 
     @contextmanager
     def _session(self) -> Iterator[Report]:
@@ -517,6 +514,24 @@ def _refuse_import_in_a_job() -> None:
             f"{file} starts an optimization while a job imports it to find its function: put everything that shall "
             "run only in your own session under  if __name__ == '__main__':"
         )
+
+
+def _as_it_runs(config: SchedulerConfig) -> SchedulerConfig:
+    """The configuration of the program, or that of its rehearsal: one quiet trial, once, in a place of its own."""
+    rehearsal = rehearsing.current()
+    if rehearsal is None:
+        return config
+    return replace(
+        config,
+        run_dir=str(rehearsal.run),
+        resume=False,
+        cleanup_after_completion=False,
+        synchronous=True,
+        failure_rate=1.0,
+        retries=0,
+        lost_retries=0,
+        progress=False,
+    )
 
 
 def _close_all(runners: Mapping[int, BaseRunner], run: RunDirectory | None) -> None:

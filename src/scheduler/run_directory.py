@@ -135,6 +135,10 @@ class RunDirectory:
         """See :meth:`scheduler.store.Store.append`."""
         self.store.append(event, state, snapshot)
 
+    def commit(self) -> None:
+        """See :meth:`scheduler.store.Store.commit`."""
+        self.store.commit()
+
 
 def read_about(path: str | Path) -> dict[str, object]:
     """What is known of the run in a directory.

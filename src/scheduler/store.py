@@ -82,7 +82,6 @@ class Store:
         self.path = path
         self._connection = connection
         self._trial_states: dict[int, TrialState] = {}
-        self._last_event: int = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0]
 
     @classmethod
     def create(cls, path: Path, about: Mapping[str, object]) -> Store:
@@ -130,7 +129,11 @@ class Store:
             return cls(path, connection)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Commit and close the connection. May be called twice."""
+        try:
+            self._connection.commit()
+        except sqlite3.ProgrammingError:
+            return  # it is closed already
         self._connection.close()
 
     # About the run --------------------------------------------------------------------------------------------------
@@ -155,27 +158,39 @@ class Store:
     def append(self, event: Event, state: ExperimentState, snapshot: str | None = None) -> None:
         """Write an event that has just been applied, with its projections and, if given, the optimizer's state.
 
+        It lasts from :meth:`commit` on: events are committed together, so that the disk is not waited for each time.
+
         Args:
             event: The event.
             state: The run after it.
             snapshot: The optimizer's state after it.
 
         Raises:
-            StoreError: Nothing was written: a full disk, a read-only file system.
+            StoreError: Nothing since the last commit was written: a full disk, a read-only file system.
         """
         trial = event.job.trial if isinstance(event, JobEvent) else event.trial
         record = encode(event)
         row = (event.at, trial, record.pop("kind"), json.dumps(record))
-        with self._transaction() as connection:
-            cursor = connection.execute("INSERT INTO events (at, trial, kind, body) VALUES (?, ?, ?, ?)", row)
-            assert cursor.lastrowid is not None  # noqa: S101 - an INSERT has one
-            self._last_event = cursor.lastrowid
+        connection = self._connection
+        with _errors_of(self.path), self._undone_on_error():
+            if not connection.in_transaction:
+                connection.execute("BEGIN IMMEDIATE")
+            number = connection.execute("INSERT INTO events (at, trial, kind, body) VALUES (?, ?, ?, ?)", row).lastrowid
             if isinstance(event, JobEvent):
                 connection.execute(_PUT_JOB, _job_row(state.job(event.job)))
-            self._project_trial(connection, state, trial, force=not isinstance(event, JobEvent))
+            self._project_trial(state, trial, force=not isinstance(event, JobEvent))
             if snapshot is not None:
                 body = zlib.compress(snapshot.encode(), level=1)
-                connection.execute("INSERT OR REPLACE INTO snapshot VALUES (1, ?, ?)", (self._last_event, body))
+                connection.execute("INSERT OR REPLACE INTO snapshot VALUES (1, ?, ?)", (number, body))
+
+    def commit(self) -> None:
+        """Make what was appended last, whatever happens to the program or the machine.
+
+        Raises:
+            StoreError: Nothing since the last commit was written.
+        """
+        with _errors_of(self.path), self._undone_on_error():
+            self._connection.commit()
 
     def events(self, *, after: int = 0, trial: int | None = None) -> Iterator[tuple[int, Event]]:
         """The events with their numbers, in order.
@@ -207,14 +222,12 @@ class Store:
         assert isinstance(body, bytes)  # noqa: S101
         return event, zlib.decompress(body).decode()
 
-    def _project_trial(
-        self, connection: sqlite3.Connection, state: ExperimentState, trial: int, *, force: bool
-    ) -> None:
+    def _project_trial(self, state: ExperimentState, trial: int, *, force: bool) -> None:
         record = state.trials[trial]
         if not force and self._trial_states.get(trial) is record.state:
             return
         self._trial_states[trial] = record.state
-        connection.execute(_PUT_TRIAL, _trial_row(state, record))
+        self._connection.execute(_PUT_TRIAL, _trial_row(state, record))
 
     # Requests -------------------------------------------------------------------------------------------------------
 
@@ -225,14 +238,20 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _errors_of(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.rollback()
-                raise
+        with _errors_of(self.path), self._undone_on_error():
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
+            yield self._connection
             self._connection.commit()
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """Take back what is not committed when anything goes wrong."""
+        try:
+            yield
+        except BaseException:
+            self._connection.rollback()
+            raise
 
 
 class Lease:

@@ -22,6 +22,9 @@ class MemoryRun:
     def append(self, event, state, snapshot=None):
         self.events.append(event)
 
+    def commit(self):
+        """Nothing is kept back."""
+
 
 class Bench:
     """An engine on a simulated world, with everything a test wants to look at."""

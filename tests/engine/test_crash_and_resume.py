@@ -39,24 +39,35 @@ class Fuse:
 
 
 class FragileRun:
-    """A run on a disk that survives crashes: each append happens as a whole or not at all."""
+    """A run on a disk that survives crashes: what was committed stays, what was not is gone."""
 
     run_id = "r0"
 
     def __init__(self):
         self.events = []
         self.optimizer = None
+        self.saved_at = 0
         self.fuse = None
+        self._uncommitted = []
 
     def attempt_directory(self, job, attempt):
         return Path("trials", str(job.trial), job.step, f"{'+'.join(map(str, job.point))}.{attempt}")
 
     def append(self, event, state, snapshot=None):
         self.fuse.touch()
-        self.events.append(event)
-        if snapshot is not None:
-            self.optimizer = snapshot
+        self._uncommitted.append((event, snapshot))
+
+    def commit(self):
         self.fuse.touch()
+        for event, snapshot in self._uncommitted:
+            self.events.append(event)
+            if snapshot is not None:
+                self.optimizer, self.saved_at = snapshot, len(self.events)
+        self._uncommitted.clear()
+        self.fuse.touch()
+
+    def crash(self):
+        self._uncommitted.clear()
 
 
 class RemoteBackend(FakeRunner):
@@ -81,6 +92,7 @@ class RemoteBackend(FakeRunner):
 
 class FragileOptimizer(FakeOptimizer):
     fuse = None
+    mailbox = None
 
     def ask(self, at_most):
         self.fuse.touch()
@@ -101,6 +113,7 @@ class FragileOptimizer(FakeOptimizer):
         return index < 2 or len(self.told) + len(self.failed) > 0
 
     def snapshot(self):
+        self.mailbox._now += 0.4  # saving takes time, so that it is not done after every trial
         return copy.deepcopy(self)
 
     def __deepcopy__(self, memo):
@@ -141,6 +154,7 @@ def live(run, backend, mailbox, fuse):
     """One life of the driver; returns its engine and optimizer if it reached the end, None if it crashed."""
     optimizer = copy.deepcopy(run.optimizer) if run.optimizer else FragileOptimizer()
     run.fuse = backend.fuse = optimizer.fuse = fuse
+    optimizer.mailbox = mailbox
     engine = Engine(
         WORKFLOW,
         optimizer,
@@ -150,10 +164,13 @@ def live(run, backend, mailbox, fuse):
         world=World(mailbox, InlineLane),
     )
     try:
-        engine.resume(run.events)
+        optimizer.fuse = Fuse(10**9)  # bringing the optimizer up to date touches nothing but memory
+        engine.resume(enumerate(run.events, start=1), saved_at=run.saved_at)
+        optimizer.fuse = fuse
         engine.optimize(TRIALS - len(engine.state.trials))
         engine.run_until(lambda: not engine.state.live)
     except CrashError:
+        run.crash()
         return None
     engine.state.check()
     return engine, optimizer

@@ -22,11 +22,13 @@ class TrialStarted:
         trial: The optimizer's index.
         parameters: The design parameters.
         at: Seconds since the epoch.
+        origin: How the optimizer came to it, in the optimizer's own words.
     """
 
     trial: int
     parameters: Mapping[str, Scalar]
     at: float
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-_SNAPSHOT_PAUSE = 20.0
-"""After a telling, the optimizer's state is saved only when this many times its last cost has passed."""
+_COMMIT_AFTER_S = 0.05
+"""Events are committed together, at the latest after this time, and always before a backend is given a job."""
+
+_SNAPSHOT_PAUSE = 50.0
+"""The optimizer's state is saved again only when this many times its last cost has passed."""
 
 DEFAULT_PARALLEL_TRIALS = 8
 """Trials under way at once when a backend queues by itself and the user did not say."""
@@ -82,7 +85,7 @@ class Run(Protocol):
         ...
 
     def append(self, event: Event, state: ExperimentState, snapshot: str | None = None) -> None:
-        """Write down an event that has just been applied, as a whole or not at all. The engine is the only writer.
+        """Write down an event that has just been applied. The engine is the only writer.
 
         Args:
             event: The event.
@@ -91,6 +94,14 @@ class Run(Protocol):
 
         Raises:
             StoreError: It could not be written; the engine stops rather than go on unrecorded.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Make all events since the last commit last, as a whole or not at all.
+
+        Raises:
+            StoreError: They could not be written; the engine stops.
         """
         ...
 
@@ -152,6 +163,7 @@ class Engine:
         self._standing = Standing("", "")
         self._snapshot_due, self._can_be_resumed = float("-inf"), True
         self._has_changed, self._reported_at = True, float("-inf")
+        self._commit_at = float("inf")
         self._failures: Counter[str] = Counter()
 
     # What callers ask for ------------------------------------------------------------------------------------------
@@ -170,14 +182,20 @@ class Engine:
         if self._error is not None:
             raise self._error
 
-    def resume(self, events: Iterable[Event]) -> None:
+    def resume(self, events: Iterable[tuple[int, Event]], *, saved_at: int) -> None:
         """Take up a run where its events end: before anything else, on a fresh engine.
 
         Attempts that a backend may have are asked for by label and adopted; those it does not know are submitted again
         under the same label.
+
+        Args:
+            events: All events with their numbers.
+            saved_at: The number of the event after which the state was saved that the optimizer is in.
         """
-        for event in events:
+        for number, event in events:
             self.state.apply(event)
+            if number > saved_at:
+                self._bring_up_to_date(event)
         self._goal = len(self.state.trials)
         for trial in self.state.trials.values():
             if trial.told_failure is not None:
@@ -190,6 +208,19 @@ class Engine:
                     adopted.setdefault(runner, []).append(self._flight(record.id))
         for runner, flights in adopted.items():
             self._drivers[runner].adopt(flights)
+
+    def _bring_up_to_date(self, event: Event) -> None:
+        match event:
+            case TrialStarted():
+                self._optimizer.adopt(Candidate(event.trial, event.parameters), event.origin)
+            case TrialTold(metrics=None):
+                self._optimizer.tell_failed(
+                    event.trial, event.failure or "failed", again=self._may_be_proposed_again(event.trial)
+                )
+            case TrialTold(metrics=metrics):
+                self._optimizer.tell(event.trial, metrics)
+            case _:
+                pass
 
     def start(self, candidates: Sequence[Candidate], *, hold: bool = False) -> None:
         """Make candidates that already exist in the optimizer into trials.
@@ -222,6 +253,7 @@ class Engine:
         errors: list[Exception] = []
         self._ask_lane.call(work, answers.append, errors.append)
         self.run_until(lambda: bool(answers or errors))
+        self._snapshot_due = float("-inf")  # the call may have changed what no event tells of
         if errors:
             raise errors[0]
         return answers[0]
@@ -253,7 +285,10 @@ class Engine:
                 self._wind_down()
             if is_done() and not self._is_asking:
                 break
+            if self._mailbox.monotonic() >= self._commit_at:
+                self._commit()
             timeout = self._patience()
+        self._commit()
         self._report(force=True)
 
     def finish(self) -> None:
@@ -309,6 +344,8 @@ class Engine:
                     self._tell(trial)
                 case _:
                     assert_never(decision)
+        if submissions:
+            self._commit()
         for runner, flights in submissions.items():
             self._drivers[runner].submit(flights)
         for driver in self._drivers.values():
@@ -326,6 +363,8 @@ class Engine:
         """How long nothing can become due, in seconds; None for ever."""
         monotonic, now = self._mailbox.monotonic(), self._mailbox.now()
         deadlines = [d - monotonic for driver in self._drivers.values() if (d := driver.next_deadline()) is not None]
+        if self._commit_at < float("inf"):
+            deadlines.append(self._commit_at - monotonic)
         if self._has_changed:
             deadlines.append(self._reported_at + self.settings.report_every_s - monotonic)
         live = self.state.live.values()
@@ -446,6 +485,7 @@ class Engine:
         if not self.state.apply(event):
             return
         self._run.append(event, self.state, snapshot)
+        self._commit_at = min(self._commit_at, self._mailbox.monotonic() + _COMMIT_AFTER_S)
         self._has_changed = True
         match event:
             case Failed(job=job, failure=failure):
@@ -458,6 +498,10 @@ class Engine:
                 logger.debug("%s: %s", event.job, type(event).__name__)
             case _:
                 pass
+
+    def _commit(self) -> None:
+        self._run.commit()
+        self._commit_at = float("inf")
 
     # The optimizer -------------------------------------------------------------------------------------------------
 
@@ -473,9 +517,10 @@ class Engine:
             return
         self._is_asking = self._has_changed = True
 
-        def ask() -> tuple[Proposal, Standing, str | None]:
+        def ask() -> tuple[Proposal, Standing, dict[int, str | None], str | None]:
             proposal = self._optimizer.ask(1)
-            return proposal, self._optimizer.standing(), self._snapshot()
+            origins = {candidate.index: self._optimizer.origin(candidate.index) for candidate in proposal.candidates}
+            return proposal, self._optimizer.standing(), origins, self._snapshot_if_due()
 
         self._ask_lane.call(ask, self._asked, self._generation_failed)
 
@@ -489,12 +534,13 @@ class Engine:
         """Trials that have no outcome yet, or whose outcome the optimizer has yet to take."""
         return sum(not trial.is_told and trial.index not in self._held for trial in self.state.live.values())
 
-    def _asked(self, answer: tuple[Proposal, Standing, str | None]) -> None:
-        proposal, self._standing, snapshot = answer
+    def _asked(self, answer: tuple[Proposal, Standing, dict[int, str | None], str | None]) -> None:
+        proposal, self._standing, origins, snapshot = answer
         self._is_asking, self._has_changed = False, True
         for candidate in proposal.candidates:
             self._wanted = max(self._wanted - 1, 0)
-            self._record(TrialStarted(candidate.index, dict(candidate.parameters), self._mailbox.now()), snapshot)
+            now, origin = self._mailbox.now(), origins[candidate.index]
+            self._record(TrialStarted(candidate.index, dict(candidate.parameters), now, origin), snapshot)
         self._must_wait = proposal.must_wait
         if proposal.is_complete and self._wanted:
             logger.info("the generation strategy is complete; %d of the trials asked for are not run", self._wanted)
@@ -525,8 +571,7 @@ class Engine:
                 self._optimizer.tell(index, metrics)
             else:
                 self._optimizer.tell_failed(index, failure, again=self._may_be_proposed_again(index))
-            is_due = self._mailbox.monotonic() >= self._snapshot_due
-            return self._optimizer.standing(), self._snapshot() if is_due else None
+            return self._optimizer.standing(), self._snapshot_if_due()
 
         def told(answer: tuple[Standing, str | None]) -> None:
             self._standing, snapshot = answer
@@ -535,12 +580,15 @@ class Engine:
 
         self._ask_lane.call(tell, told, self._telling_failed)
 
-    def _snapshot(self) -> str | None:
-        """The optimizer's state; called in its lane. None when it has one that cannot be saved.
+    def _snapshot_if_due(self) -> str | None:
+        """The optimizer's state; called in its lane. None when saving it now would cost too much.
 
-        One belongs to every new trial, because a candidate cannot be asked for twice. Tellings can be repeated from the
-        events, so they get one only as often as it costs little.
+        Nothing is lost by that: what events say about trials begun and told brings an older state up to date.
         """
+        return self._snapshot() if self._mailbox.monotonic() >= self._snapshot_due else None
+
+    def _snapshot(self) -> str | None:
+        """The optimizer's state; called in its lane. None when it cannot be saved at all."""
         if not self._can_be_resumed:
             return None
         start = self._mailbox.monotonic()
@@ -605,6 +653,7 @@ class Engine:
                 driver.tick()
             for news in self._mailbox.take(0.1):
                 news()
+        self._commit()
         self._report(force=True)
         raise self._error or OptimizationInterrupted(self._stop_reason)
 

@@ -14,7 +14,7 @@ from scheduler.optimizer.ax_service import AxService, Outcome, ParetoSet
 from scheduler.optimizer.goals import read_goals
 from scheduler.optimizer.port import Candidate, Measurement, Proposal, Standing
 from scheduler.optimizer.scoreboard import Scoreboard
-from scheduler.optimizer.snapshots import SnapshotWriter
+from scheduler.optimizer.snapshots import SnapshotWriter, read_run
 
 if TYPE_CHECKING:
     from ax.core.base_trial import BaseTrial
@@ -253,6 +253,27 @@ class AxOptimizer:
             raise OptimizationError(
                 f"Ax cannot put this experiment into JSON: {type(error).__name__}: {error}"
             ) from error
+
+    def origin(self, index: int) -> str | None:
+        """How a trial came about, as a text for :meth:`adopt`; None for a design that the user attached.
+
+        Much shorter than a snapshot, and enough to bring an older snapshot up to date.
+        """
+        run = self._trial(index).generator_runs[0]
+        is_generated = any(run is each for each in reversed(self._service.strategy._generator_runs))  # noqa: SLF001
+        return self._snapshots.text_of(run) if is_generated else None
+
+    def adopt(self, candidate: Candidate, origin: str | None) -> None:
+        """Make a trial again that was made after the state was saved from which this optimizer was restored.
+
+        Raises:
+            OptimizationError: Ax would give it another number: a trial before it is missing.
+        """
+        made = self.attach(candidate.parameters).index if origin is None else self._service.take(read_run(origin))
+        if made != candidate.index:
+            raise OptimizationError(
+                f"trial {candidate.index} would become trial {made}: the run's events are not complete"
+            )
 
     def _take_existing_data(self) -> None:
         results: dict[int, dict[str, Measurement]] = {}

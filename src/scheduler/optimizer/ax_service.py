@@ -10,6 +10,7 @@ from scheduler.core.specs import Scalar
 
 if TYPE_CHECKING:
     from ax.core.experiment import Experiment
+    from ax.core.generator_run import GeneratorRun
     from ax.generation_strategy.generation_strategy import GenerationStrategy
 
 Outcome = dict[str, float | tuple[float, float]]
@@ -52,6 +53,17 @@ class AxService(ABC):
     @abstractmethod
     def generate(self) -> int:
         """Generate one trial, running, and return its index."""
+
+    def take(self, run: GeneratorRun) -> int:
+        """Make a running trial of what the strategy generated earlier, as if it had just done so; return its index."""
+        assert self.experiment is not None  # noqa: S101 - the strategy generated this run for it
+        strategy = self.strategy
+        strategy._generator_runs.append(run)  # noqa: SLF001 - as Ax's own decoder does
+        if run._generation_node_name is not None:  # noqa: SLF001
+            strategy._curr = strategy.nodes_by_name[run._generation_node_name]  # noqa: SLF001
+        trial = self.experiment.new_trial(generator_run=run)
+        trial.mark_running(no_runner_required=True)
+        return int(trial.index)
 
     @abstractmethod
     def attach(self, parameters: Mapping[str, Scalar]) -> int:

@@ -118,6 +118,14 @@ class Optimizer(Protocol):
         """The whole state as a text from which it can be restored."""
         ...
 
+    def origin(self, index: int) -> str | None:
+        """How a trial came about, as a short text for :meth:`adopt`."""
+        ...
+
+    def adopt(self, candidate: Candidate, origin: str | None) -> None:
+        """Make a trial again that was made after the state was saved from which this optimizer was restored."""
+        ...
+
     def best_parameters(self) -> dict[str, Scalar]:
         """The best parameters (single objective)."""
         ...

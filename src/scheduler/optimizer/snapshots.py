@@ -58,6 +58,10 @@ class SnapshotWriter:
         }
         return json.dumps({**content, "generator_runs": self._texts})
 
+    def text_of(self, run: GeneratorRun) -> str:
+        """One generator run as JSON text, for :func:`read_run`."""
+        return self._texts[self._refer(run)[_RUN]]
+
     def _refer(self, run: GeneratorRun) -> dict[str, Any]:
         if id(run) not in self._numbers:
             from ax.storage.json_store.encoder import object_to_json
@@ -66,6 +70,14 @@ class SnapshotWriter:
             self._runs.append(run)
             self._texts.append(json.dumps(object_to_json(run)))
         return {_RUN: self._numbers[id(run)]}
+
+
+def read_run(text: str) -> GeneratorRun:
+    """The generator run that :meth:`SnapshotWriter.text_of` wrote."""
+    from ax.storage.json_store.decoder import object_from_json
+
+    run: GeneratorRun = object_from_json(json.loads(text))
+    return run
 
 
 def _with_one_table(encoded: dict[str, Any], data: Data) -> dict[str, Any]:

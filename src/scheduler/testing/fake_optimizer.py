@@ -98,6 +98,15 @@ class FakeOptimizer:
         """See :meth:`scheduler.optimizer.Optimizer.snapshot`."""
         return json.dumps([len(self._candidates), len(self.told), len(self.failed)])
 
+    def origin(self, index: int) -> str | None:  # noqa: ARG002 - the number says it all
+        """See :meth:`scheduler.optimizer.Optimizer.origin`."""
+        return None
+
+    def adopt(self, candidate: Candidate, origin: str | None) -> None:  # noqa: ARG002
+        """See :meth:`scheduler.optimizer.Optimizer.adopt`."""
+        made = self.attach(candidate.parameters)
+        assert made == candidate, f"{candidate} was adopted as {made}"  # noqa: S101
+
     def _may_propose(self, index: int) -> bool:
         if index < self._initial:
             return True
