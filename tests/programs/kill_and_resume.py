@@ -1,8 +1,8 @@
 """Runs an optimization whose driver is killed by SIGKILL at random moments, and resumes it each time, to its end.
 
-``python kill_and_resume.py DIRECTORY KILLS SEED``. Ax is imported once; every life of the driver is a fork, so that a
-life costs as little as it does work. Prints a JSON object with what was found; exits with 1 if anything was lost or
-done twice.
+``python kill_and_resume.py DIRECTORY KILLS SEED [TRIALS]``. Ax is imported once; every life of the driver is a fork, so
+that a life costs as little as it does work. Prints a JSON object with what was found; exits with 1 if anything was lost
+or done twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scheduler.run_directory import DATABASE
 from scheduler.run_view import RunView
 from scheduler.store import Store
 
-TRIALS = 40
+TRIALS = int(sys.argv[4]) if len(sys.argv) > 4 else 40
 PROGRAM = """
 import os, time
 from ax.adapter.registry import Generators
