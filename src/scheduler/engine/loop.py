@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 from scheduler.core.events import (
     Cancelled,
@@ -44,18 +42,17 @@ from scheduler.core.results import check_final_result, check_step_result, measur
 from scheduler.core.specs import Output, WorkflowSpec
 from scheduler.core.states import JobState, TrialState
 from scheduler.core.summary import JobCounts, RunSummary
+from scheduler.engine.advisor import Advice, Advisor, Outcome
 from scheduler.engine.driver import Flight, RunnerDriver
-from scheduler.engine.lane import Lane, ThreadLane
-from scheduler.engine.mailbox import Mailbox
+from scheduler.engine.ports import Run, World
 from scheduler.engine.settings import EngineSettings
 from scheduler.errors import (
     GenerationError,
-    OptimizationError,
     OptimizationInterrupted,
     ResultError,
     TooManyFailuresError,
 )
-from scheduler.optimizer import Candidate, Measurement, Optimizer, Proposal, Standing
+from scheduler.optimizer import Candidate, Measurement, Optimizer
 from scheduler.runners.base_runner import Attempt, BaseRunner, OutputOrder
 
 logger = logging.getLogger(__name__)
@@ -65,58 +62,8 @@ T = TypeVar("T")
 _COMMIT_AFTER_S = 0.05
 """Events are committed together, at the latest after this time, and always before a backend is given a job."""
 
-_SNAPSHOT_PAUSE = 50.0
-"""The optimizer's state is saved again only when this many times its last cost has passed."""
-
 DEFAULT_PARALLEL_TRIALS = 8
 """Trials under way at once when a backend queues by itself and the user did not say."""
-
-
-class Run(Protocol):
-    """Where a run keeps its files and its events."""
-
-    @property
-    def run_id(self) -> str:
-        """Short unique name of the run; part of labels and of ``#job_id``."""
-        ...
-
-    def attempt_directory(self, job: JobId, attempt: int) -> Path:
-        """The directory of an attempt's files; not created here."""
-        ...
-
-    def append(self, event: Event, state: ExperimentState, snapshot: str | None = None) -> None:
-        """Write down an event that has just been applied. The engine is the only writer.
-
-        Args:
-            event: The event.
-            state: The run after it.
-            snapshot: The optimizer's state after it, when the event comes from the optimizer.
-
-        Raises:
-            StoreError: It could not be written; the engine stops rather than go on unrecorded.
-        """
-        ...
-
-    def commit(self) -> None:
-        """Make all events since the last commit last, as a whole or not at all.
-
-        Raises:
-            StoreError: They could not be written; the engine stops.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What the engine needs of time and threads; the tests bring a simulated one.
-
-    Attributes:
-        mailbox: The clock and the queue of news.
-        open_lane: Makes a lane.
-    """
-
-    mailbox: Mailbox = field(default_factory=Mailbox)
-    open_lane: Callable[[str, Mailbox], Lane] = ThreadLane
 
 
 class Engine:
@@ -145,23 +92,20 @@ class Engine:
         self.settings = settings or EngineSettings()
         self.state = ExperimentState(workflow)
         self.on_progress: Callable[[RunSummary], None] = lambda _: None
-        self._workflow, self._optimizer, self._run, self._mailbox = workflow, optimizer, run, world.mailbox
-        self._ask_lane = world.open_lane("optimizer", self._mailbox)
-        self._lanes = [self._ask_lane]
+        self._workflow, self._run, self._mailbox = workflow, run, world.mailbox
+        self._lanes = [world.open_lane("optimizer", self._mailbox)]
+        self._advisor = Advisor(optimizer, self._lanes[0], self._mailbox)
         self._drivers: dict[str, RunnerDriver] = {}
         for name, runner in runners.items():
             self._lanes.append(lane := world.open_lane(name, self._mailbox))
             self._drivers[name] = RunnerDriver(name, runner, lane, self._mailbox, self.settings, self)
         self._wanted = 0
         self._goal = 0
-        self._is_asking = self._must_wait = self._is_stopping = False
-        self._telling: set[int] = set()
+        self._must_wait = self._is_stopping = False
         self._held: set[int] = set()
         self._told_instead: dict[int, Mapping[str, Measurement]] = {}
         self._error: Exception | None = None
         self._stop_reason: str | None = None
-        self._standing = Standing("", "")
-        self._snapshot_due, self._can_be_resumed = float("-inf"), True
         self._has_changed, self._reported_at = True, float("-inf")
         self._commit_at = float("inf")
         self._failures: Counter[str] = Counter()
@@ -195,7 +139,8 @@ class Engine:
         for number, event in events:
             self.state.apply(event)
             if number > saved_at:
-                self._bring_up_to_date(event)
+                again = isinstance(event, TrialTold) and self._may_be_proposed_again(event.trial)
+                self._advisor.bring_up_to_date(event, again=again)
         self._goal = len(self.state.trials)
         for trial in self.state.trials.values():
             if trial.told_failure is not None:
@@ -209,19 +154,6 @@ class Engine:
         for runner, flights in adopted.items():
             self._drivers[runner].adopt(flights)
 
-    def _bring_up_to_date(self, event: Event) -> None:
-        match event:
-            case TrialStarted():
-                self._optimizer.adopt(Candidate(event.trial, event.parameters), event.origin)
-            case TrialTold(metrics=None):
-                self._optimizer.tell_failed(
-                    event.trial, event.failure or "failed", again=self._may_be_proposed_again(event.trial)
-                )
-            case TrialTold(metrics=metrics):
-                self._optimizer.tell(event.trial, metrics)
-            case _:
-                pass
-
     def start(self, candidates: Sequence[Candidate], *, hold: bool = False) -> None:
         """Make candidates that already exist in the optimizer into trials.
 
@@ -231,7 +163,7 @@ class Engine:
         """
         if not candidates:
             return
-        snapshot = self.consult(self._snapshot)
+        snapshot = self.consult(self._advisor.save)
         for candidate in candidates:
             self._goal += 1
             if hold:
@@ -251,9 +183,8 @@ class Engine:
         """
         answers: list[T] = []
         errors: list[Exception] = []
-        self._ask_lane.call(work, answers.append, errors.append)
+        self._advisor.consult(work, answers.append, errors.append)
         self.run_until(lambda: bool(answers or errors))
-        self._snapshot_due = float("-inf")  # the call may have changed what no event tells of
         if errors:
             raise errors[0]
         return answers[0]
@@ -283,7 +214,7 @@ class Engine:
             self._act()
             if self._stop_reason is not None:
                 self._wind_down()
-            if is_done() and not self._is_asking:
+            if is_done() and not self._advisor.is_asking:
                 break
             if self._mailbox.monotonic() >= self._commit_at:
                 self._commit()
@@ -319,9 +250,9 @@ class Engine:
             running=by_state[TrialState.RUNNING] + by_state[TrialState.CREATED],
             failed=bad,
             steps={step: _job_counts(counts) for step, counts in self.state.step_counts.items()},
-            phase=self._standing.phase,
-            best=self._standing.best,
-            activity="generating a candidate" if self._is_asking else "",
+            phase=self._advisor.standing.phase,
+            best=self._advisor.standing.best,
+            activity="generating a candidate" if self._advisor.is_asking else "",
             common_failure=common[0][0] if common else "",
         )
 
@@ -467,7 +398,7 @@ class Engine:
             result = (
                 check_step_result(self._workflow, step, returned)
                 if step != self._workflow.final
-                else (check_final_result(step, returned, self._optimizer.required_metrics))
+                else (check_final_result(step, returned, self._advisor.required_metrics))
             )
         except ResultError as error:
             self._failed(flight, Failure(Cause.RESULT, f"{flight.job}: {error}"))
@@ -506,23 +437,15 @@ class Engine:
     # The optimizer -------------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        if self._is_asking or not self._wanted or self._telling:
+        if self._advisor.is_asking or self._advisor.telling or not self._wanted:
             return
         running = self._open_trials()
         if self._must_wait:
             if not running:
                 self._generation_failed(GenerationError(_STARVED))
-            return
-        if running >= self._max_parallel_trials():
-            return
-        self._is_asking = self._has_changed = True
-
-        def ask() -> tuple[Proposal, Standing, dict[int, str | None], str | None]:
-            proposal = self._optimizer.ask(1)
-            origins = {candidate.index: self._optimizer.origin(candidate.index) for candidate in proposal.candidates}
-            return proposal, self._optimizer.standing(), origins, self._snapshot_if_due()
-
-        self._ask_lane.call(ask, self._asked, self._generation_failed)
+        elif running < self._max_parallel_trials():
+            self._has_changed = True
+            self._advisor.ask(self._asked, self._generation_failed)
 
     def _max_parallel_trials(self) -> int:
         if self.settings.max_parallel_trials is not None:
@@ -534,20 +457,18 @@ class Engine:
         """Trials that have no outcome yet, or whose outcome the optimizer has yet to take."""
         return sum(not trial.is_told and trial.index not in self._held for trial in self.state.live.values())
 
-    def _asked(self, answer: tuple[Proposal, Standing, dict[int, str | None], str | None]) -> None:
-        proposal, self._standing, origins, snapshot = answer
-        self._is_asking, self._has_changed = False, True
+    def _asked(self, advice: Advice) -> None:
+        proposal, self._has_changed = advice.proposal, True
         for candidate in proposal.candidates:
             self._wanted = max(self._wanted - 1, 0)
-            now, origin = self._mailbox.now(), origins[candidate.index]
-            self._record(TrialStarted(candidate.index, dict(candidate.parameters), now, origin), snapshot)
+            now, origin = self._mailbox.now(), advice.origins[candidate.index]
+            self._record(TrialStarted(candidate.index, dict(candidate.parameters), now, origin), advice.snapshot)
         self._must_wait = proposal.must_wait
         if proposal.is_complete and self._wanted:
             logger.info("the generation strategy is complete; %d of the trials asked for are not run", self._wanted)
             self._ask_no_more()
 
     def _generation_failed(self, error: Exception) -> None:
-        self._is_asking = False
         self._error = error
         logger.error("no more candidates (%s); waiting for %d running trials", error, self._open_trials())
         self._ask_no_more()
@@ -557,59 +478,28 @@ class Engine:
         self._wanted = 0
 
     def _tell(self, index: int) -> None:
-        if index in self._telling or index in self._held:
+        if index in self._advisor.telling or index in self._held:
             return
-        self._telling.add(index)
-        trial = self.state.trials[index]
-        instead = self._told_instead.get(index)
-        is_good = instead is not None or trial.state is TrialState.COMPLETED
-        failure = None if is_good else str(self.state.failure(index) or "cancelled")
-        metrics = instead or (measurements_of(self.state.result(index)) if is_good else {})
+        outcome = self._outcome(index)
+        self._advisor.tell(outcome, lambda snapshot: self._told(outcome, snapshot), self._telling_failed)
 
-        def tell() -> tuple[Standing, str | None]:
-            if failure is None:
-                self._optimizer.tell(index, metrics)
-            else:
-                self._optimizer.tell_failed(index, failure, again=self._may_be_proposed_again(index))
-            return self._optimizer.standing(), self._snapshot_if_due()
+    def _outcome(self, index: int) -> Outcome:
+        """What the optimizer shall know of a trial that is over."""
+        if index in self._told_instead:
+            return Outcome(index, self._told_instead[index])
+        if self.state.trials[index].state is TrialState.COMPLETED:
+            return Outcome(index, measurements_of(self.state.result(index)))
+        failure = str(self.state.failure(index) or "cancelled")
+        return Outcome(index, failure=failure, again=self._may_be_proposed_again(index))
 
-        def told(answer: tuple[Standing, str | None]) -> None:
-            self._standing, snapshot = answer
-            told_metrics = metrics if failure is None else None
-            self._told(TrialTold(index, failure, self._mailbox.now(), told_metrics, self._standing.best), snapshot)
-
-        self._ask_lane.call(tell, told, self._telling_failed)
-
-    def _snapshot_if_due(self) -> str | None:
-        """The optimizer's state; called in its lane. None when saving it now would cost too much.
-
-        Nothing is lost by that: what events say about trials begun and told brings an older state up to date.
-        """
-        return self._snapshot() if self._mailbox.monotonic() >= self._snapshot_due else None
-
-    def _snapshot(self) -> str | None:
-        """The optimizer's state; called in its lane. None when it cannot be saved at all."""
-        if not self._can_be_resumed:
-            return None
-        start = self._mailbox.monotonic()
-        try:
-            snapshot = self._optimizer.snapshot()
-        except OptimizationError as error:
-            self._can_be_resumed = False
-            logger.warning("this run cannot be resumed: %s", error)
-            return None
-        end = self._mailbox.monotonic()
-        self._snapshot_due = end + _SNAPSHOT_PAUSE * (end - start)
-        return snapshot
-
-    def _told(self, event: TrialTold, snapshot: str | None) -> None:
-        self._telling.discard(event.trial)
+    def _told(self, outcome: Outcome, snapshot: str | None) -> None:
         self._must_wait = False
-        self._record(event, snapshot)
-        if event.failure is None:
-            logger.info("trial %d completed; %s", event.trial, self._standing.best)
+        best, now = self._advisor.standing.best, self._mailbox.now()
+        self._record(TrialTold(outcome.trial, outcome.failure, now, outcome.metrics, best), snapshot)
+        if outcome.failure is None:
+            logger.info("trial %d completed; %s", outcome.trial, best)
         else:
-            self._count_failure(event.trial)
+            self._count_failure(outcome.trial)
 
     def _telling_failed(self, error: Exception) -> None:
         self._error = error
