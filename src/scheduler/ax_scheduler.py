@@ -23,6 +23,7 @@ from scheduler.errors import (
     ConfigurationError,
     MissingMainGuardError,
     NoSuccessfulTrialError,
+    OptimizationInterrupted,
     ResultError,
     SchedulerError,
 )
@@ -430,6 +431,8 @@ class AxScheduler:
                 yield report
         except SchedulerError as error:
             error.add_note(f"run directory: {self.run_directory}")
+            if isinstance(error, OptimizationInterrupted):
+                error.add_note(f"go on with: scheduler resume {self.run_directory}")
             raise
         finally:
             report.close()

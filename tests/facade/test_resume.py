@@ -7,7 +7,7 @@ import pytest
 from tests.facade.conftest import make_client, objective
 
 from scheduler import AxScheduler, JobLibRunner, MultiStepsFunction, TrialState
-from scheduler.errors import ConfigurationError, RunLockedError
+from scheduler.errors import ConfigurationError, OptimizationInterrupted, RunLockedError
 from scheduler.run_view import RunView
 
 
@@ -217,3 +217,27 @@ def test_that_a_trial_cancelled_by_a_reader_is_told_as_failed(program):
     release.set()
     assert states == {index: TrialState.CANCELLED}
     assert scheduler.experiment.trials[index].status.is_failed
+
+
+def test_that_a_run_stopped_by_a_reader_can_be_resumed(program, tmp_path):
+    begun, release = threading.Event(), threading.Event()
+
+    def slow(x, y):
+        begun.set()
+        release.wait(60)
+        return objective(x, y)
+
+    def ask_to_stop():
+        begun.wait(60)
+        RunView(tmp_path / "runs" / "exp").store.ask({"kind": "stop"})
+
+    threading.Thread(target=ask_to_stop, daemon=True).start()
+    with pytest.raises(OptimizationInterrupted, match="stopped by 'scheduler cancel'") as caught:
+        program(slow).run_optimization(max_trials=3)
+    release.set()
+    resumed = program(slow, resume=True)
+    resumed.run_optimization(max_trials=3)
+
+    assert "scheduler resume" in caught.value.__notes__[-1]
+    assert {trial.state for trial in resumed.trials.values()} == {TrialState.COMPLETED}
+    assert sorted(resumed.trials) == [0, 1, 2]
