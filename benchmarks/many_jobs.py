@@ -8,12 +8,10 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from pathlib import Path
 
-from scheduler.core.plan import JobId, point_text
 from scheduler.core.specs import Dependency, DependencyMap, Function, StepSpec, WorkflowSpec
 from scheduler.engine import Engine, EngineSettings
-from scheduler.testing import FakeOptimizer, FakeRunner
+from scheduler.testing import FakeOptimizer, FakeRunner, MemoryRun
 
 WORKFLOW = WorkflowSpec(
     (
@@ -31,30 +29,12 @@ WORKFLOW = WorkflowSpec(
 JOBS_PER_TRIAL = 9
 
 
-class NoDisk:
-    """A run that keeps events in memory."""
-
-    run_id = "bench"
-
-    def __init__(self):
-        self.events = []
-
-    def attempt_directory(self, job: JobId, attempt: int) -> Path:
-        return Path("trials", str(job.trial), job.step, f"{point_text(job.point)}.{attempt}")
-
-    def append(self, event, state, snapshot=None):
-        self.events.append(event)
-
-    def commit(self):
-        """Nothing is kept back."""
-
-
 def run(jobs: int) -> float:
     """Seconds for this many jobs."""
     trials = jobs // JOBS_PER_TRIAL
     optimizer = FakeOptimizer()
     engine = Engine(
-        WORKFLOW, optimizer, {"fake": FakeRunner()}, NoDisk(), settings=EngineSettings(max_parallel_trials=64)
+        WORKFLOW, optimizer, {"fake": FakeRunner()}, MemoryRun(), settings=EngineSettings(max_parallel_trials=64)
     )
     start = time.perf_counter()
     engine.optimize(trials)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from scheduler import rehearsing
 from scheduler.config import SchedulerConfig
 from scheduler.core.results import check_final_result, measurements_of
-from scheduler.core.specs import Container, Scalar, Script, WorkflowSpec
+from scheduler.core.specs import Container, Scalar, Script
 from scheduler.core.states import TrialState
 from scheduler.engine import Engine
 from scheduler.errors import (
@@ -27,13 +27,14 @@ from scheduler.errors import (
     ResultError,
     SchedulerError,
 )
-from scheduler.identity import differences, identity_of
+from scheduler.identity import identity_of
 from scheduler.interrupts import obey_signals
 from scheduler.job.multi_steps_job import MultiStepsFunction
 from scheduler.objective import Objective, prepare
 from scheduler.optimizer import AxOptimizer, Candidate, adapt, restore
 from scheduler.report import Report, open_report, print_outcome
-from scheduler.run_directory import DATABASE, RunDirectory, find_run, read_about
+from scheduler.run_directory import RunDirectory
+from scheduler.run_opening import Desk, open_run
 from scheduler.runners.base_runner import BaseRunner
 from scheduler.trial.trial import Trial
 
@@ -75,7 +76,6 @@ class AxScheduler:
         self._earlier: dict[int, Trial] = {}
         self._unfinished: list[int] = []
         self._resumed: list[int] = []
-        self._desk = _Desk()
         self._finalizer = weakref.finalize(self, _close_all, {id(runner): runner}, None)
 
     # The objective -------------------------------------------------------------------------------------------------
@@ -344,9 +344,9 @@ class AxScheduler:
     def _set_objective(self, objective: Objective) -> None:
         if self._optimizer is not None:
             prepare(objective, self.runner, self._optimizer.parameter_names, self.config.retry_policy)
-        if self._engine is not None:
+        if self._engine is not None:  # another graph is another run, with a directory of its own
             self._earlier = self.trials
-            self._engine.close()
+            self.close()
             self._engine = None
         self._objective = objective
 
@@ -363,62 +363,23 @@ class AxScheduler:
         if self._objective is None:
             raise ConfigurationError("there is no objective: call set_objective_function first")
         prepared = prepare(self._objective, self.runner, optimizer.parameter_names, self.config.retry_policy)
-        is_resumed = self._run is None and self._open_run(prepared.workflow, optimizer)
-        assert self._run is not None  # noqa: S101 - it has just been opened
-        optimizer = self._need_optimizer()
-        engine = Engine(prepared.workflow, optimizer, prepared.runners, self._run, settings=self.config.engine_settings)
-        self._desk.engine = engine
-        if is_resumed:
-            saved = self._run.store.snapshot()
-            engine.resume(self._run.store.events(), saved_at=saved[0] if saved else 0)
-            self._resumed = list(engine.state.trials)
-            logger.info("resumed: %d trials, %d of them under way", len(engine.state.trials), len(engine.state.live))
-        self._engine = engine
+        desk, identity = Desk(), identity_of(prepared.workflow, optimizer)
+        run, is_resumed = open_run(optimizer.name, self.config, identity, desk, may_resume=not self._earlier)
         self._finalizer.detach()
         every = {id(runner): runner for runner in (self.runner, *prepared.runners.values())}
-        self._finalizer = weakref.finalize(self, _close_all, every, self._run)
-        return engine, optimizer
-
-    def _open_run(self, workflow: WorkflowSpec, optimizer: AxOptimizer) -> bool:
-        """Open the run to resume, or make a new one; returns whether it is resumed."""
-        identity = identity_of(workflow, optimizer)
-        path = self._find_run(optimizer.name)
-        if path is None:
-            self._run = RunDirectory.create(
-                optimizer.name, self.config.job_output_dir, self.config.run_dir, about={"identity": identity}
-            )
-            self._run.hold(self._desk.lose, self._desk.take)
-            logger.info("run directory: %s", self._run.path)
-            return False
-        run = RunDirectory.open(path)
-        try:
-            run.hold(self._desk.lose, self._desk.take)
-            _compare(run, identity)
-            self._take_up_optimizer(run)
-        except BaseException:
-            run.close()
-            raise
+        self._finalizer = weakref.finalize(self, _close_all, every, run)
+        saved_at = 0
+        if is_resumed and (saved := run.store.snapshot()) is not None:
+            saved_at, snapshot = saved
+            self._optimizer = optimizer = restore(snapshot, into=self.ax_client)
+        engine = Engine(prepared.workflow, optimizer, prepared.runners, run, settings=self.config.engine_settings)
+        if is_resumed:
+            engine.resume(run.store.events(), saved_at=saved_at)
+            self._resumed = list(engine.state.trials)
+            logger.info("resumed: %d trials, %d of them under way", len(engine.state.trials), len(engine.state.live))
+        self._engine = desk.engine = engine
         self._run = run
-        logger.info("resuming the run in %s", run.path)
-        return True
-
-    def _find_run(self, experiment: str) -> Path | None:
-        """The run to resume, if one is wanted and there is one."""
-        wanted = os.environ.get("SCHEDULER_RESUME", "")
-        if wanted not in {"", "0", "1"}:
-            about = read_about(wanted)
-            return Path(wanted) if about.get("experiment") == experiment else None
-        if not self.config.resume and wanted != "1":
-            return None
-        if self.config.run_dir is not None:
-            return Path(self.config.run_dir) if (Path(self.config.run_dir) / DATABASE).is_file() else None
-        return find_run(experiment, self.config.job_output_dir)
-
-    def _take_up_optimizer(self, run: RunDirectory) -> None:
-        """Bring the user's client to the last state that was saved."""
-        saved = run.store.snapshot()
-        if saved is not None:
-            self._optimizer = restore(saved[1], into=self.ax_client)
+        return engine, optimizer
 
     @contextmanager
     def _session(self) -> Iterator[Report]:
@@ -542,45 +503,3 @@ def _close_all(runners: Mapping[int, BaseRunner], run: RunDirectory | None) -> N
         runner.close()
     if run is not None:
         run.close()
-
-
-class _Desk:
-    """Where the run's lease leaves messages for the engine. It knows the engine only, so that both can be let go."""
-
-    def __init__(self) -> None:
-        self.engine: Engine | None = None
-
-    def lose(self) -> None:
-        """Another program has taken the run over."""
-        if self.engine is not None:
-            self.engine.stop("another program has taken the run over")
-
-    def take(self, request: Mapping[str, object]) -> None:
-        """A reader asks for something."""
-        if self.engine is None:
-            return
-        match request:
-            case {"kind": "cancel", "trial": int(trial)}:
-                self.engine.cancel_trial(trial)
-            case {"kind": "stop"}:
-                self.engine.stop("stopped by 'scheduler cancel'")
-            case _:
-                logger.warning("unknown request %r", dict(request))
-
-
-def _compare(run: RunDirectory, identity: Mapping[str, object]) -> None:
-    """Refuse to resume a run with a program that means something else."""
-    is_accepted = os.environ.get("SCHEDULER_ACCEPT_CHANGES") == "1"
-    before = run.store.about()["identity"]
-    grave = list(differences(before, identity, ignore_harmless=True))
-    every = list(differences(before, identity, ignore_harmless=False))
-    if grave or (every and not is_accepted):
-        advice = (
-            "mend the program, or start a new run"
-            if grave
-            else "mend the program, or resume with 'scheduler resume --accept-changes' to go on with these changes"
-        )
-        raise ConfigurationError("\n  ".join([f"the program is not the one of the run {run.path}; {advice}:", *every]))
-    if every:
-        run.store.note("identity", identity)
-        logger.warning("going on with changes: %s", "; ".join(every))

@@ -1,29 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from scheduler.core.plan import JobId, point_text
 from scheduler.core.specs import Dependency, DependencyMap, Function, StepSpec, WorkflowSpec
 from scheduler.engine import Engine, EngineSettings, World
-from scheduler.testing import FakeOptimizer, FakeRunner, InlineLane, SimulatedMailbox
-
-
-class MemoryRun:
-    run_id = "r0"
-
-    def __init__(self):
-        self.events = []
-
-    def attempt_directory(self, job: JobId, attempt: int) -> Path:
-        return Path("trials", str(job.trial), job.step, f"{point_text(job.point)}.{attempt}")
-
-    def append(self, event, state, snapshot=None):
-        self.events.append(event)
-
-    def commit(self):
-        """Nothing is kept back."""
+from scheduler.testing import FakeOptimizer, FakeRunner, InlineLane, MemoryRun, SimulatedMailbox
 
 
 class Bench:

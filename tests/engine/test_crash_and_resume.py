@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +15,7 @@ from scheduler.core.observations import HasFailed
 from scheduler.core.specs import Dependency, DependencyMap, Function, StepSpec, WorkflowSpec
 from scheduler.core.states import TrialState
 from scheduler.engine import Engine, EngineSettings, World
-from scheduler.testing import FakeOptimizer, FakeRunner, Fate, InlineLane, SimulatedMailbox
+from scheduler.testing import FakeOptimizer, FakeRunner, Fate, InlineLane, MemoryRun, SimulatedMailbox
 from scheduler.testing.fake_runner import call_it
 
 TRIALS = 4
@@ -38,20 +37,15 @@ class Fuse:
             raise CrashError
 
 
-class FragileRun:
+class FragileRun(MemoryRun):
     """A run on a disk that survives crashes: what was committed stays, what was not is gone."""
 
-    run_id = "r0"
-
     def __init__(self):
-        self.events = []
+        super().__init__()
         self.optimizer = None
         self.saved_at = 0
         self.fuse = None
         self._uncommitted = []
-
-    def attempt_directory(self, job, attempt):
-        return Path("trials", str(job.trial), job.step, f"{'+'.join(map(str, job.point))}.{attempt}")
 
     def append(self, event, state, snapshot=None):
         self.fuse.touch()

@@ -166,3 +166,16 @@ def test_that_a_scheduler_made_while_a_job_imports_the_program_explains_the_guar
 
 def test_that_one_objective_is_not_several(program):
     assert not program().is_multi_objective()
+
+
+def test_that_another_objective_is_another_run(program):
+    scheduler = program()
+    scheduler.run_optimization(max_trials=2)
+    first = scheduler.run_directory
+
+    scheduler.set_objective_function(lambda x, y: {"objective": x})
+    scheduler.run_optimization(max_trials=3)
+
+    assert scheduler.run_directory != first
+    assert sorted(scheduler.trials) == [0, 1, 2]
+    assert scheduler.trials[2].get_results() == {"objective": scheduler.trials[2].parameters["x"]}
