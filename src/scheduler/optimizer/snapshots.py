@@ -60,16 +60,19 @@ class SnapshotWriter:
 
     def text_of(self, run: GeneratorRun) -> str:
         """One generator run as JSON text, for :func:`read_run`."""
-        return self._texts[self._refer(run)[_RUN]]
+        return self._texts[self._number(run)]
 
     def _refer(self, run: GeneratorRun) -> dict[str, Any]:
+        return {_RUN: self._number(run)}
+
+    def _number(self, run: GeneratorRun) -> int:
         if id(run) not in self._numbers:
             from ax.storage.json_store.encoder import object_to_json
 
             self._numbers[id(run)] = len(self._runs)
             self._runs.append(run)
             self._texts.append(json.dumps(object_to_json(run)))
-        return {_RUN: self._numbers[id(run)]}
+        return self._numbers[id(run)]
 
 
 def read_run(text: str) -> GeneratorRun:
