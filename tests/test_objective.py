@@ -16,6 +16,10 @@ def sim(x, y, p):
     return {"v": x + y + p}
 
 
+def analyse(x, y, files):
+    return {"objective": x}
+
+
 def merge(x, y, v):
     return {"objective": v}
 
@@ -164,12 +168,23 @@ def test_that_datasets_can_be_switched_off_explicitly():
     assert prepare(switched_off, FakeRunner(), DESIGN).workflow.step("sim").output is None
 
 
-def test_that_a_runner_without_datasets_is_refused_for_a_step_with_datasets():
+def test_that_a_runner_that_writes_no_datasets_is_refused_for_a_step_that_produces_one():
     runner = FakeRunner()
-    runner.stages_datasets = False
+    runner.stages_outputs = False
 
-    with pytest.raises(ConfigurationError, match="step 'sim' produces or reads datasets, which FakeRunner cannot"):
+    with pytest.raises(ConfigurationError, match="step 'sim' produces datasets, which FakeRunner cannot"):
         prepare(producer(with_output_dataset=True, output_dataset="user.a.b", output_file="f"), runner, DESIGN)
+
+
+def test_that_a_runner_that_reads_no_datasets_is_refused_for_a_step_that_reads_one():
+    runner = FakeRunner()
+    runner.stages_inputs = False
+    description = MultiStepsFunction(
+        {"ana": {"func": analyse, "with_input_datasets": True, "input_datasets": {"files": "user.a.b"}}}
+    )
+
+    with pytest.raises(ConfigurationError, match="step 'ana' reads datasets, which FakeRunner cannot"):
+        prepare(description, runner, DESIGN)
 
 
 def test_that_something_else_than_a_runner_is_refused():

@@ -121,9 +121,12 @@ def _argument_names(step: StepSpec, workflow: WorkflowSpec, design_parameters: f
 
 
 def _check_runner(step: StepSpec, runner: BaseRunner) -> None:
-    if (step.output is not None or step.inputs) and not runner.stages_datasets:
-        raise WorkflowError(
-            f"step '{step.name}' produces or reads datasets, which {type(runner).__name__} cannot: "
-            "run it on a PanDAiDDSRunner"
-        )
+    for verb, is_wanted, is_possible in (
+        ("produces", step.output is not None, runner.stages_outputs),
+        ("reads", bool(step.inputs), runner.stages_inputs),
+    ):
+        if is_wanted and not is_possible:
+            raise WorkflowError(
+                f"step '{step.name}' {verb} datasets, which {type(runner).__name__} cannot: run it on a PanDAiDDSRunner"
+            )
     runner.check(step)

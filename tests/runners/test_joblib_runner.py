@@ -16,7 +16,7 @@ import pytest
 
 from scheduler.core.failures import Cause, Failure
 from scheduler.core.observations import HasFailed, HasSucceeded, IsQueued, IsRunning, WasCancelled
-from scheduler.core.specs import Container, Function, Output, Resources, Script, StepSpec
+from scheduler.core.specs import Container, Function, Resources, Script, StepSpec
 from scheduler.errors import ConfigurationError
 from scheduler.runners.base_runner import Attempt
 from scheduler.runners.joblib_runner import JobLibRunner
@@ -297,14 +297,6 @@ def test_that_a_failing_thread_leaves_its_traceback(make_bench):
 
     assert "in fail" in Path(failed.log).read_text()
     assert json.loads((Path(failed.log).parent / "error.json").read_text())["exception"] == "ValueError"
-
-
-def test_that_datasets_are_refused(make_bench):
-    runner = make_bench(n_jobs=1).runner
-
-    for wants in ({"output": Output("scope:name", "out.root")}, {"inputs": {"files": "scope:name"}}):
-        with pytest.raises(ConfigurationError, match="dataset, which needs a PanDAiDDSRunner"):
-            runner.check(step(Function(payloads.add), **wants))
 
 
 # -------------------------------------------------------------------------------------------------- directories

@@ -27,7 +27,7 @@ class DatasetFile:
         name: Its name in the catalogue.
         bytes: Its size.
         adler32: Its checksum, eight hexadecimal digits.
-        producer: Whoever added it; opaque.
+        producer: Whoever added it; opaque, the same for all files of one producer.
     """
 
     name: str
@@ -40,7 +40,8 @@ class DatasetCatalogue(Protocol):
     """Where datasets are kept.
 
     A dataset is created open, takes files, and is closed when it is complete. Everything raises
-    :class:`~scheduler.errors.DatasetError` with the name of the dataset when the catalogue refuses.
+    :class:`~scheduler.errors.DatasetError` with the name of the dataset when the catalogue refuses. The contract is
+    written as tests in ``scheduler.testing.CatalogueContract``, which every implementation passes.
     """
 
     def exists(self, dataset: str) -> bool:
@@ -53,7 +54,7 @@ class DatasetCatalogue(Protocol):
         """Make an empty, open dataset. It must not exist."""
 
     def add(self, dataset: str, files: Mapping[str, Path], *, producer: str = "") -> None:
-        """Move files into an open dataset.
+        """Move files into an open dataset: all of them or none.
 
         Args:
             dataset: The dataset.
@@ -61,20 +62,40 @@ class DatasetCatalogue(Protocol):
             producer: Whoever made them.
         """
 
+    def add_numbered(self, dataset: str, files: Sequence[Path], *, name: str, producer: str) -> tuple[str, ...]:
+        """Move files into an open dataset as ``<dataset>_<6 digits>.<name>``, numbered on from the last one.
+
+        Numbers begin with 1 and are never used twice, also not after :meth:`withdraw`.
+
+        Returns:
+            Their names in the catalogue, in the order given.
+        """
+
     def close(self, dataset: str) -> None:
-        """Declare a dataset complete. Further additions are refused."""
+        """Declare an open dataset complete. Further additions are refused."""
+
+    def reopen(self, dataset: str) -> None:
+        """Let a dataset take files again: a producer runs again, or several producers share the name."""
+
+    def withdraw(self, dataset: str, producer: str) -> tuple[str, ...]:
+        """Take out of an open dataset what a producer added before, because it runs again.
+
+        Returns:
+            The names of the files that are gone.
+        """
 
     def files(self, dataset: str) -> tuple[DatasetFile, ...]:
-        """The files of a dataset, in the order in which they were added."""
+        """The files of a dataset, numbered ones in the order of their numbers."""
 
     def stage(self, dataset: str, directory: Path) -> list[str]:
-        """Copy the files of a dataset into a directory.
+        """Copy the files of a closed dataset into a directory.
 
         Returns:
             Their names there, in order.
 
         Raises:
-            DatasetError: A file is missing or does not have its size and checksum.
+            DatasetError: The dataset is not closed, the directory has a file of such a name, or a file is missing or
+                does not have its size and checksum.
         """
 
 

@@ -65,11 +65,13 @@ class BaseRunner(ABC):
     Attributes:
         capacity: How many attempts the engine may have in flight; None when the backend queues by itself. Also bounds
             how many trials run at once when the user does not say.
-        stages_datasets: Whether attempts may have an ``output`` and ``inputs``.
+        stages_inputs: Whether attempts may have ``inputs``.
+        stages_outputs: Whether attempts may have an ``output``.
     """
 
     capacity: int | None = None
-    stages_datasets: bool = False
+    stages_inputs: bool = False
+    stages_outputs: bool = False
     _wake: Callable[[], None] | None = None
 
     def on_wake(self, wake: Callable[[], None]) -> None:

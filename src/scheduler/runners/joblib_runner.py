@@ -16,8 +16,10 @@ from scheduler.core.failures import Cause, Failure
 from scheduler.core.observations import HasFailed, IsQueued, IsRunning, Observation, WasCancelled
 from scheduler.core.specs import Resources, StepSpec
 from scheduler.errors import ConfigurationError
+from scheduler.panda.catalogues import choose_catalogue
 from scheduler.runners.base_runner import Attempt, BaseRunner
 from scheduler.runners.commands import ENGINES
+from scheduler.runners.input_staging import InputStaging
 from scheduler.runners.local_config import BACKENDS, BackendName, LocalConfig
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 _CONFIG_KEYS = {
     "container_engine": f"the first one installed of {', '.join(ENGINES)}",
     "tmp_dir": "the system's directory for temporary files",
+    "catalogue": "'local'",
+    "catalogue_dir": "datasets in the run directory",
 }
 
 
@@ -39,7 +43,7 @@ class _Entry:
     Attributes:
         native_id: The runner's name of it.
         slots: Cores it takes.
-        order: What is to be run; None once it has ended.
+        order: What is to be run; None while its inputs are staged, and once it has ended.
         observation: What :meth:`JobLibRunner.poll` says about it.
         is_unwanted: Whether it was cancelled.
     """
@@ -49,6 +53,11 @@ class _Entry:
     order: Order | None
     observation: Observation
     is_unwanted: bool = False
+
+    @property
+    def is_staging(self) -> bool:
+        """Whether its input datasets are on their way."""
+        return self.order is None and isinstance(self.observation, IsQueued)
 
 
 class JobLibRunner(BaseRunner):
@@ -69,11 +78,17 @@ class JobLibRunner(BaseRunner):
       no memory limit, and cannot be ended: a job that is cancelled or over its time is given up at once, its thread
       goes on until the function returns.
 
+    A step may read datasets: their files are put into the job's working directory before it runs, and it takes no core
+    until they are there. Not with ``"threading"``, whose jobs have no directory of their own. Datasets are made by a
+    :class:`PanDAiDDSRunner`.
+
     Args:
         n_jobs: Cores to use, as joblib counts: -1 for all, -2 for all but one, and so on.
         backend: Where functions run.
         config: ``container_engine`` (``docker``, ``podman``, ``singularity`` or ``apptainer``; default: the first one
-            installed) and ``tmp_dir`` (where worker processes live; default: the system's).
+            installed), ``tmp_dir`` (where worker processes live; default: the system's), ``catalogue`` (where datasets
+            are read from: ``"local"``, the default, or ``"rucio"``) and ``catalogue_dir`` (the directory of a local
+            one; default: ``datasets`` in the run directory, where the embedded site puts them).
 
     Raises:
         ConfigurationError: An argument or a key of ``config`` is wrong.
@@ -83,6 +98,8 @@ class JobLibRunner(BaseRunner):
         runner = JobLibRunner(n_jobs=4)
         scheduler = AxScheduler(ax_client, runner)
     """
+
+    stages_inputs = True
 
     def __init__(
         self, n_jobs: int = -1, backend: BackendName = "loky", config: Mapping[str, object] | None = None
@@ -94,6 +111,7 @@ class JobLibRunner(BaseRunner):
         self._slots = _count_slots(n_jobs)
         self.capacity = self._slots
         self._config = _parse_config(config or {})
+        self._staging = InputStaging(choose_catalogue(config or {}))
         self._serial = itertools.count(1)
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
@@ -107,7 +125,8 @@ class JobLibRunner(BaseRunner):
     def check(self, step: StepSpec) -> None:
         """See :meth:`BaseRunner.check`."""
         try:
-            _refuse_datasets(step)
+            _refuse_output(step.output)
+            self._check_inputs(step.inputs)
             self._check_resources(step.resources)
             self._open_workshop().check(step.payload)
         except ConfigurationError as error:
@@ -136,6 +155,8 @@ class JobLibRunner(BaseRunner):
                 if entry in self._queue:
                     self._queue.remove(entry)
                     entry.observation, entry.order = WasCancelled(), None
+                elif entry.is_staging:
+                    entry.observation = WasCancelled()
             workshop = self._workshop
         if workshop is not None:
             for label in known:
@@ -151,13 +172,23 @@ class JobLibRunner(BaseRunner):
     def close(self) -> None:
         """See :meth:`BaseRunner.close`. What is submitted later starts new workers."""
         with self._lock:
-            for entry in self._queue:
+            for entry in [*self._queue, *(each for each in self._entries.values() if each.is_staging)]:
                 entry.observation, entry.order = WasCancelled(), None
             self._queue.clear()
             workshop, self._workshop = self._workshop, None
+        self._staging.close()
         if workshop is not None:
             workshop.close()
             self.wake()
+
+    def _check_inputs(self, inputs: Mapping[str, str]) -> None:
+        if not inputs:
+            return
+        if self.backend == "threading":
+            raise ConfigurationError(
+                "it reads a dataset, and a thread has no directory of its own for the files; use backend='loky'"
+            )
+        self._staging.check()
 
     def _check_resources(self, resources: Resources) -> None:
         if (resources.cores or 1) > self._slots:
@@ -186,15 +217,37 @@ class JobLibRunner(BaseRunner):
         if known is not None:
             return known.native_id
         try:
+            _refuse_output(attempt.output)
             self._check_resources(attempt.resources)
-            order = workshop.make_order(attempt)
+            order = None if attempt.inputs else workshop.make_order(attempt)
         except (ConfigurationError, OSError) as error:
-            return Failure(Cause.SUBMISSION, f"{attempt.payload.name} was not submitted: {error}")
+            return _not_submitted(attempt, error)
         entry = _Entry(f"{os.getpid()}.{next(self._serial)}", attempt.resources.cores or 1, order, IsQueued())
         with self._lock:
             self._entries[attempt.label] = entry
-            self._queue.append(entry)
+            if order is not None:
+                self._queue.append(entry)
+        if order is None:
+            self._staging.start(attempt, lambda outcome: self._note_staged(entry, outcome, workshop))
         return entry.native_id
+
+    def _note_staged(self, entry: _Entry, outcome: Attempt | Failure, workshop: Workshop) -> None:
+        """Queue an attempt whose inputs have arrived; unless it was cancelled meanwhile."""
+        if isinstance(outcome, Attempt):
+            try:
+                order = workshop.make_order(outcome)
+            except (ConfigurationError, OSError) as error:
+                outcome = _not_submitted(outcome, error)
+        with self._lock:
+            if not entry.is_staging:
+                return
+            if isinstance(outcome, Failure):
+                entry.observation = HasFailed(outcome)
+            else:
+                entry.order = order
+                self._queue.append(entry)
+        self._start_waiting(workshop)
+        self.wake()
 
     def _start_waiting(self, workshop: Workshop) -> None:
         """Start what there is room for, first come first served: narrow jobs do not overtake a wide one for ever."""
@@ -251,9 +304,13 @@ def _start(order: Order, workshop: Workshop) -> Observation | None:
         return HasFailed(Failure(Cause.SUBMISSION, message))
 
 
-def _refuse_datasets(step: StepSpec) -> None:
-    if step.output is not None or step.inputs:
-        raise ConfigurationError("it produces or consumes a dataset, which needs a PanDAiDDSRunner")
+def _refuse_output(output: object) -> None:
+    if output is not None:
+        raise ConfigurationError("it produces a dataset, which needs a PanDAiDDSRunner")
+
+
+def _not_submitted(attempt: Attempt, error: Exception) -> Failure:
+    return Failure(Cause.SUBMISSION, f"{attempt.payload.name} was not submitted: {error}")
 
 
 def _count_slots(n_jobs: int) -> int:

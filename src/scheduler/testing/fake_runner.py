@@ -63,7 +63,8 @@ class FakeRunner(BaseRunner):
         cancelled: The labels it was asked to cancel.
     """
 
-    stages_datasets = True
+    stages_inputs = True
+    stages_outputs = True
 
     def __init__(
         self,
