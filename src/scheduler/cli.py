@@ -1,4 +1,4 @@
-"""The command ``scheduler``: look at a run, resume it, stop it, verify it.
+"""The command ``scheduler``: rehearse a program, look at its run, resume it, stop it, verify it.
 
 Exit codes: 0 when all is well, 1 when the answer is a problem (a damaged run, nothing to cancel), 2 for wrong usage.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ _WIDTH_OF_A_FILE = 200
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="aid2e-scheduler")
 def main() -> None:
-    r"""Look at runs of the scheduler, resume, stop and verify them.
+    r"""Rehearse programs, look at their runs, resume, stop and verify them.
 
     RUN is a run directory, for example scheduler_runs/my_experiment. All commands work while the run goes on and after
     it.
@@ -275,6 +276,55 @@ def verify(run: Path) -> None:
     if problems:
         raise click.ClickException(f"{len(problems)} problems in {run}")
     click.echo(f"{count} events agree with the tables")
+
+
+@main.command(context_settings={"allow_interspersed_args": False})
+@click.option("--json", "as_json", is_flag=True, help="The findings as one JSON object.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the files of the rehearsal in this new directory.")
+@click.argument("program", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def rehearse(program: Path, arguments: tuple[str, ...], keep: Path | None, *, as_json: bool) -> None:
+    r"""Run one trial of PROGRAM as bare as on a node and report what would fail on the grid.
+
+    The jobs run on this machine out of the very tarball, with an empty home directory, PATH, LANG and what init_env
+    makes. What the program prints goes to stderr. Exit code 1 when something would fail. Options come before PROGRAM.
+
+    \b
+    Example:
+      scheduler rehearse my_program.py
+    """
+    from scheduler.rehearsal import rehearse as perform
+    from scheduler.rehearsal import render
+
+    try:
+        if keep is not None:
+            keep.mkdir(parents=True)
+        outcome = perform(program, arguments, directory=keep)
+    except (SchedulerError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(render.as_json(outcome) if as_json else render.as_text(outcome))
+    if keep is None and not outcome.would_fail:
+        shutil.rmtree(outcome.directory, ignore_errors=True)
+    sys.exit(outcome.would_fail)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line of the table.")
+def doctor(*, as_json: bool) -> None:
+    r"""Look at what programs will find here: versions, cores, services, credentials. Exit code 1 when something fails.
+
+    \b
+    Example:
+      scheduler doctor
+    """
+    from scheduler import doctor as practice
+
+    checks = practice.examine(os.environ, Path.cwd())
+    if as_json:
+        click.echo("\n".join(practice.as_json(check) for check in checks))
+    else:
+        _console().print(practice.as_table(checks))
+    sys.exit(any(check.verdict is practice.Verdict.FAIL for check in checks))
 
 
 # Words ------------------------------------------------------------------------------------------------------------

@@ -58,11 +58,13 @@ class Selection:
         root: The source directory.
         files: What ships, sorted by name.
         left_out: Name of a file or directory that does not ship -> why, as a sentence goes on after the name.
+        surprises: Those of them with Python in it that an expression takes by the beginning of their names -> pattern.
     """
 
     root: Path
     files: tuple[SourceFile, ...]
     left_out: Mapping[str, str]
+    surprises: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def signature(self) -> tuple[object, ...]:
@@ -118,7 +120,7 @@ def select_files(root: Path, exclusions: Sequence[Exclusion] = ()) -> Selection:
     files = tuple(sorted(walk.files, key=lambda each: each.name))
     _check_size(root, files)
     _warn_of_surprises(walk.surprises)
-    return Selection(root, files, MappingProxyType(walk.left_out))
+    return Selection(root, files, MappingProxyType(walk.left_out), MappingProxyType(walk.surprises))
 
 
 @dataclass

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scheduler import rehearsing
 from scheduler.errors import ConfigurationError
 from scheduler.panda.exclusion import Exclusion
 from scheduler.panda.locate import source_file_of
@@ -42,7 +43,16 @@ class Sources:
         """
         root = self.source_dir or self._directory_of(function)
         if root not in self._selections:
-            self._selections[root] = select_files(root, self.exclusions)
+            self._selections[root] = selection = select_files(root, self.exclusions)
+            rehearsal = rehearsing.current()
+            if rehearsal is not None:
+                rehearsal.note(
+                    "selected",
+                    root=str(root),
+                    files={each.name: each.size for each in selection.files},
+                    left_out=dict(selection.left_out),
+                    surprises=dict(selection.surprises),
+                )
         return self._selections[root]
 
     def forget(self) -> None:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from scheduler import rehearsing
 from scheduler.core.failures import Cause, Failure
 from scheduler.core.observations import HasFailed, Observation
 from scheduler.core.specs import Resources
@@ -31,7 +32,7 @@ trap 'echo "init_env: exit code $?: $BASH_COMMAND"' ERR
 {init_env}
 trap - ERR
 }} </dev/null 1>&2
-exec python3 {worker} pilot
+exec python3 {program} pilot
 """
 
 
@@ -97,7 +98,7 @@ class Station:
         unpack(self._tarball.path, self.template)
         self._tell_ready = on_ready
         launch = Launch(
-            command=("bash", "-c", _SCRIPT.format(init_env=self._init_env, worker=shlex.quote(str(WORKER_FILE)))),
+            command=("bash", "-c", _SCRIPT.format(init_env=self._init_env, program=_program(source, self._home))),
             directory=self.template,
             log=self._log,
             environment=_environment(source=source, template=self.template, home=self._home, cores=cores),
@@ -121,6 +122,10 @@ class Station:
 
     def run(self, order: Order) -> None:
         """Hand an order to the pilot."""
+        rehearsal = rehearsing.current()
+        if rehearsal is not None:
+            limits = {"walltime_s": order.resources.walltime_s, "memory_mb": order.resources.memory_mb}
+            rehearsal.note("ordered", results=str(order.results), **limits)
         self._running_pilot.run(order)
 
     def kill(self, key: str, verdict: Observation) -> None:
@@ -161,9 +166,18 @@ def _why_not_ready(outcome: Observation, log: Path) -> Failure | None:
             return None
 
 
+def _program(source: Path, home: Path) -> str:
+    """What python runs, as words of bash."""
+    rehearsal = rehearsing.current()
+    if rehearsal is None:
+        return shlex.quote(str(WORKER_FILE))
+    return shlex.join(rehearsal.observed(WORKER_FILE, source=source, station=home))
+
+
 def _environment(*, source: Path, template: Path, home: Path, cores: int) -> dict[str, str]:
     """What ``init_env`` finds: the driver's environment, its python first, and nothing of the source directory."""
-    environment = dict(os.environ)
+    rehearsal = rehearsing.current()
+    environment = dict(os.environ) if rehearsal is None else rehearsal.bare_environment()
     environment[START_DIRECTORY_VARIABLE] = ""  # no advice about files at home: they are out of reach
     environment["PATH"] = os.pathsep.join([str(_python_directory(home)), environment.get("PATH", os.defpath)])
     if environment.get("PYTHONPATH"):
