@@ -13,7 +13,7 @@ TORCH_READY := $(VENV)/.ready-$(TORCH)
 PACKAGE_READY := $(VENV)/.ready-package
 DEV_READY := $(VENV)/.ready-dev
 
-.PHONY: help install demo test bench constraints clean
+.PHONY: help install demo test live bench constraints clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -29,6 +29,9 @@ test: $(DEV_READY) ## format, lint, types, import layers, tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+live: $(DEV_READY) ## all tests on the real iDDS and Rucio, also the long ones that `make test` names but leaves out
+	LIVE=all $(BIN)/pytest tests/live
 
 bench: $(PACKAGE_READY) ## measure; the figures are explained in benchmarks/README.md
 	$(BIN)/python benchmarks/run.py

@@ -3,8 +3,8 @@
 # To be sourced from bash or zsh. What is already set is kept, so another service or directory is chosen by exporting
 # its variable first. There is no secret here: panda-client asks for a login and keeps the token in PANDA_CONFIG_ROOT.
 #
-# With these settings PanDAiDDSRunner(service="auto") means the real service, which is not built yet and is refused with an
-# error. In a shell without them it means the embedded site.
+# With these settings PanDAiDDSRunner(service="auto") means the real service. In a shell without them it means the embedded
+# site on this machine.
 
 export PANDA_URL_SSL="${PANDA_URL_SSL:-https://pandaserver01.sdcc.bnl.gov:25443/server/panda}"
 export PANDA_URL="${PANDA_URL:-$PANDA_URL_SSL}"

@@ -10,7 +10,7 @@ from scheduler.runners.slurm_runner import SlurmRunner
 
 @pytest.fixture(autouse=True)
 def no_service(monkeypatch):
-    for name in ("PANDA_URL", "PANDA_URL_SSL"):
+    for name in ("PANDA_URL", "PANDA_URL_SSL", "IDDS_HOST"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -33,8 +33,9 @@ def no_service(monkeypatch):
         ({"exclude_source_files": ["*.log"]}, r"'\*\.log' is no valid regular expression"),
         ({"exclude_source_files": "work"}, "must be a list"),
         ({"job_dir": 3}, "job_dir must be a path"),
-        ({"config": {"slot": 2}}, r"unknown config 'slot'; valid are 'slots' \(default None\), 'catalogue_dir'"),
+        ({"config": {"slot": 2}}, r"unknown config 'slot'; valid are 'slots' \(default None\), 'catalogue'"),
         ({"config": {"slots": 0}}, r"config\['slots'\]"),
+        ({"config": {"capacity": 0}}, r"config\['capacity'\]"),
         ({"config": {"catalogue_dir": 3}}, r"config\['catalogue_dir'\]"),
         ({"service": "slurm"}, "service='slurm' is unknown; choose one of 'auto', 'panda', 'idds', 'local'"),
         ({"funcs": {"a": 1}}, "takes no funcs.*MultiStepsFunction"),
@@ -46,18 +47,37 @@ def test_that_a_wrong_argument_is_refused_by_name(arguments, complaint):
         PanDAiDDSRunner(**arguments)
 
 
-@pytest.mark.parametrize("service", ["panda", "idds"])
-def test_that_the_real_service_is_refused_because_it_is_not_built(service):
-    with pytest.raises(ConfigurationError, match=r'not built yet.*service="local"'):
+@pytest.mark.parametrize(("service", "missing"), [("panda", "PANDA_URL_SSL"), ("idds", "PANDA_URL_SSL and IDDS_HOST")])
+def test_that_a_service_that_is_not_configured_is_refused_and_never_replaced_by_this_machine(service, missing):
+    with pytest.raises(ConfigurationError, match=f'{missing} in the environment.*service="local"'):
         PanDAiDDSRunner(service=service)
 
 
-@pytest.mark.parametrize("variable", ["PANDA_URL", "PANDA_URL_SSL"])
-def test_that_auto_never_runs_locally_in_silence_when_a_service_is_configured(monkeypatch, variable):
-    monkeypatch.setenv(variable, "https://panda.example.org/server/panda")
-    with pytest.raises(ConfigurationError, match=f'{variable} is set.*service="local"'):
-        PanDAiDDSRunner()
+def test_that_auto_means_the_grid_when_a_service_is_configured(monkeypatch):
+    monkeypatch.setenv("PANDA_URL_SSL", "https://panda.example.org/server/panda")
+    assert PanDAiDDSRunner().service == "panda"
     assert PanDAiDDSRunner(service="local").service == "local"
+
+
+def test_that_half_a_configuration_never_runs_locally_in_silence(monkeypatch):
+    monkeypatch.setenv("PANDA_URL", "https://panda.example.org/server/panda")
+    with pytest.raises(ConfigurationError, match="PANDA_URL_SSL in the environment"):
+        PanDAiDDSRunner()
+
+
+def test_that_the_grid_queues_by_itself_unless_it_is_bounded(monkeypatch):
+    monkeypatch.setenv("PANDA_URL_SSL", "https://panda.example.org/server/panda")
+    assert PanDAiDDSRunner().capacity is None
+    assert PanDAiDDSRunner(config={"capacity": 7}).capacity == 7
+
+
+def test_that_a_function_that_wants_to_know_its_slice_is_refused_on_the_grid(monkeypatch, program):
+    monkeypatch.setenv("PANDA_URL_SSL", "https://panda.example.org/server/panda")
+    function = program.load("slices.py", "def produce(x, slice_index): return x").produce
+    runner = PanDAiDDSRunner(source_dir=program.directory)
+    runner.check(step(Function(function), output=Output("user.a.b", "f", num_events=2, num_events_per_job=2)))
+    with pytest.raises(ConfigurationError, match=r"step 'sim': its function takes slice_index.*2 slices"):
+        runner.check(step(Function(function), output=Output("user.a.b", "f", num_events=2)))
 
 
 def test_that_auto_says_in_one_line_that_jobs_run_here(caplog):

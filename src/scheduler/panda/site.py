@@ -24,7 +24,7 @@ from scheduler.core.failures import Cause, Failure
 from scheduler.core.observations import HasFailed, HasSucceeded, IsQueued, IsRunning, Observation, WasCancelled
 from scheduler.core.specs import Function, Resources
 from scheduler.errors import DatasetError, ShippingError
-from scheduler.panda.datasets import LocalCatalogue
+from scheduler.panda.datasets import DatasetCatalogue
 from scheduler.panda.explain import explain
 from scheduler.panda.locate import FunctionLocation
 from scheduler.panda.sandbox import Tarball
@@ -62,7 +62,7 @@ class SiteJob:
     tarball: Tarball
     slices: tuple[Slice, ...]
     resources: Resources
-    catalogue: LocalCatalogue
+    catalogue: DatasetCatalogue
 
     @property
     def producer(self) -> str:

@@ -11,7 +11,8 @@ from scheduler.core.names import check_dataset_name
 from scheduler.errors import ConfigurationError
 from scheduler.runners.base_runner import Attempt, OutputOrder
 
-_SLICE_PARAMETERS = ("slice_index", "slice_count", "slice_events")
+SLICE_PARAMETERS = ("slice_index", "slice_count", "slice_events")
+"""What a function may name to be told which part it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +91,4 @@ def _named_parameters(function: Callable[..., object]) -> list[str]:
         named = inspect.signature(function).parameters
     except (TypeError, ValueError):  # some functions written in C do not tell
         return []
-    return [name for name in _SLICE_PARAMETERS if name in named]
+    return [name for name in SLICE_PARAMETERS if name in named]

@@ -9,18 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from scheduler import rehearsing
 from scheduler.core.failures import Cause, Failure
 from scheduler.core.observations import Observation
 from scheduler.core.specs import Function, Payload, Resources, StepSpec
 from scheduler.errors import ConfigurationError
-from scheduler.panda.datasets import LocalCatalogue
+from scheduler.panda.catalogues import CATALOGUE_DEFAULTS, Catalogues, choose_catalogue, run_directory_of
 from scheduler.panda.exclusion import parse_exclusions
+from scheduler.panda.idds import Site, check_configuration
 from scheduler.panda.locate import locate
 from scheduler.panda.sandbox import Packer
-from scheduler.panda.site import EmbeddedSite, SiteJob
-from scheduler.panda.slices import check_output_file, check_output_names, slices_of
+from scheduler.panda.shipment import Shipment
+from scheduler.panda.slices import check_output_file, check_output_names
 from scheduler.panda.sources import sources_of
 from scheduler.runners.base_runner import Attempt, BaseRunner
+from scheduler.runners.panda_places import EmbeddedPlace, GridPlace, Place, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ Service = Literal["auto", "panda", "idds", "local"]
 
 _SERVICES = ("auto", "panda", "idds", "local")
 _SERVICE_VARIABLES = ("PANDA_URL_SSL", "PANDA_URL")
-_CONFIG_DEFAULTS: Mapping[str, object] = {"slots": None, "catalogue_dir": None}
+_CONFIG_DEFAULTS: Mapping[str, object] = {"slots": None, **CATALOGUE_DEFAULTS, "capacity": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,8 @@ class PanDAiDDSRunner(BaseRunner):
     """Runs functions on PanDA, or by the same rules on this machine.
 
     The program's files are packed, unpacked where the job runs, and the function is imported there by name: so put
-    what only the program itself shall do below ``if __name__ == "__main__":``. The real service is not built yet:
-    without one configured, jobs run on the *embedded site* on this machine.
+    what only the program itself shall do below ``if __name__ == "__main__":``. Without a PanDA service in the
+    environment, jobs run on the *embedded site* on this machine.
 
     Args:
         name: Prefix of the task names. For the grid.
@@ -77,16 +80,20 @@ class PanDAiDDSRunner(BaseRunner):
         job_dir: Where tarballs and their unpacked copies go; by default ``sandboxes`` in the run directory.
         funcs: Refused unless empty: they belong into MultiStepsFunction.
         deps: Refused unless empty: they belong into MultiStepsFunction.
-        config: ``slots`` (cores that jobs of the embedded site use together; default: those of the machine) and
-            ``catalogue_dir`` (where its datasets are; default: ``datasets`` in the run directory).
+        config: For the grid: ``capacity`` (how many jobs may be in flight; default: any number). For the embedded site:
+            ``slots`` (cores that its jobs use together; default: those of the machine), ``catalogue`` (where its
+            datasets are: ``"local"``, the default, or ``"rucio"``), ``catalogue_dir`` (the directory of a local one;
+            default: ``datasets`` in the run directory) and ``rse`` (the storage element of new datasets in Rucio;
+            default: the only one where the account has quota).
         service: ``"local"`` for the embedded site, ``"panda"`` or ``"idds"`` for the grid; ``"auto"`` takes ``"panda"``
             when ``PANDA_URL_SSL`` or ``PANDA_URL`` is set, else ``"local"``.
 
     Raises:
-        ConfigurationError: An argument is wrong, or it asks for the real service.
+        ConfigurationError: An argument is wrong, or the service is not configured.
     """
 
-    stages_datasets = True
+    stages_inputs = True
+    stages_outputs = True
 
     def __init__(  # noqa: PLR0913, PLR0917 - the signature that existing programs use
         self,
@@ -113,21 +120,35 @@ class PanDAiDDSRunner(BaseRunner):
         _refuse_workflow(funcs=funcs, deps=deps, global_parameters=global_parameters)
         self.grid = GridSettings(name, cloud, queue, vo, enable_separate_log)
         self.limits = _limits(max_walltime=max_walltime, core_count=core_count, total_memory=total_memory)
-        self._init_env = _bash_lines(init_env)
+        lines = _bash_lines(init_env)
         self._sources = sources_of(
             source_dir,
             levels_above=_whole_number("source_dir_parent_level", source_dir_parent_level, at_least=0),
             exclusions=parse_exclusions(exclude_source_files),
         )
         settings = _checked_config(config or {})
-        slots = settings["slots"]
-        self._slots = None if slots is None else _whole_number("config['slots']", slots, at_least=1)
-        self._catalogue_dir = _path("config['catalogue_dir']", settings["catalogue_dir"])
+        slots, capacity = (_count_or_none(f"config['{name}']", settings[name]) for name in ("slots", "capacity"))
+        catalogues = Catalogues(choose_catalogue(settings))
         self._job_dir = _path("job_dir", job_dir)
-        self._site: EmbeddedSite | None = None
         self._packer: Packer | None = None
-        self._catalogues: dict[Path, LocalCatalogue] = {}
         self.service = _choose_service(service)
+        self._place: Place = (
+            EmbeddedPlace(
+                slots=slots,
+                cores=self.limits.cores or 1,
+                init_env=lines,
+                catalogues=catalogues,
+                on_change=self.wake,
+            )
+            if self.service == "local"
+            else GridPlace(
+                self.service,
+                Site(cloud, queue, vo, in_one_line(lines), enable_separate_log),
+                prefix=name,
+                capacity=capacity,
+                on_change=self.wake,
+            )
+        )
 
     def __repr__(self) -> str:
         where = self._sources.source_dir or "the function's directory"
@@ -138,9 +159,9 @@ class PanDAiDDSRunner(BaseRunner):
         )
 
     @property
-    def capacity(self) -> int:  # type: ignore[override]  # computed on first use: counting cores imports loky
-        """How many jobs of ``core_count`` cores run at once."""
-        return max(1, self._all_slots // (self.limits.cores or 1))
+    def capacity(self) -> int | None:  # type: ignore[override]  # computed on first use: counting cores imports loky
+        """How many jobs of ``core_count`` cores run at once; None on the grid, unless ``config`` says so."""
+        return self._place.capacity
 
     def check(self, step: StepSpec) -> None:
         """Refuse a step that could never run: not a function, nothing that ships, an impossible output.
@@ -157,51 +178,39 @@ class PanDAiDDSRunner(BaseRunner):
         if step.output is not None:
             check_output_file(step.output.file, step=step.name)
             _refuse_loop(f"step '{step.name}'", step.output.dataset, step.inputs)
+        self._place.check(step)
 
     def submit(self, batch: Sequence[Attempt]) -> dict[str, str | Failure]:
-        """Queue attempts on the embedded site. The native id is the label."""
+        """Pack attempts and send them."""
         answer: dict[str, str | Failure] = {}
+        jobs: list[Shipment] = []
         for attempt in batch:
             try:
-                job = self._job(attempt)
+                jobs.append(self._job(attempt))
             except (ConfigurationError, OSError) as error:
                 answer[attempt.label] = Failure(Cause.SUBMISSION, str(error))
-            else:
-                self._site_for(attempt).submit(job)
-                answer[attempt.label] = attempt.label
+        if jobs:
+            answer.update(self._place.submit(jobs, self._sandboxes(batch[0])))
         return answer
 
     def poll(self, attempts: Mapping[str, str]) -> dict[str, Observation]:
-        """Look at attempts; those of another process or of before :meth:`close` are not mentioned."""
-        if self._site is None:
-            return {}
-        seen = {label: self._site.observe(label) for label in attempts}
-        return {label: observation for label, observation in seen.items() if observation is not None}
+        """Look at attempts. The embedded site knows those that this very object submitted since :meth:`close`."""
+        return self._place.poll(attempts)
 
     def cancel(self, attempts: Mapping[str, str]) -> None:
-        """End attempts with all their processes."""
-        for label in attempts:
-            if self._site is not None:
-                self._site.cancel(label)
+        """End attempts: on the embedded site with all their processes, on the grid by having PanDA kill their tasks."""
+        self._place.cancel(attempts)
 
     def find(self, labels: Sequence[str]) -> dict[str, str]:
-        """The labels among these that were submitted here, to this very object: jobs die with their driver."""
-        return {label: label for label in self.poll(dict.fromkeys(labels, ""))}
+        """Those of these labels that are known. Jobs of the embedded site die with their driver."""
+        return self._place.find(labels)
 
     def close(self) -> None:
-        """End every job and remove the unpacked files. Later submissions start anew, with the files as they are."""
-        site, self._site = self._site, None
-        if site is not None:
-            site.close()
+        """End the jobs of the embedded site; those on the grid go on. Later submissions ship the files as they are."""
+        self._place.close()
         self._sources.forget()
 
-    @property
-    def _all_slots(self) -> int:
-        if self._slots is None:
-            self._slots = _count_cores()
-        return self._slots
-
-    def _job(self, attempt: Attempt) -> SiteJob:
+    def _job(self, attempt: Attempt) -> Shipment:
         if not isinstance(attempt.payload, Function):
             raise ConfigurationError(_why_no_function(attempt.payload))
         if attempt.output is not None:
@@ -211,15 +220,13 @@ class PanDAiDDSRunner(BaseRunner):
         attempt = replace(attempt, directory=attempt.directory.absolute())  # jobs run in directories of their own
         selection = self._sources.selection_for(function.call)
         location = locate(function.call, selection)
-        return SiteJob(
+        return Shipment(
             attempt=attempt,
             function=function,
             location=location,
             selection=selection,
             tarball=self._packer_for(attempt).pack(selection),
-            slices=slices_of(attempt, function.call),
             resources=_with_defaults(attempt.resources, self.limits),
-            catalogue=self._catalogue_for(attempt),
         )
 
     def _packer_for(self, attempt: Attempt) -> Packer:
@@ -227,53 +234,25 @@ class PanDAiDDSRunner(BaseRunner):
             self._packer = Packer(self._sandboxes(attempt))
         return self._packer
 
-    def _site_for(self, attempt: Attempt) -> EmbeddedSite:
-        if self._site is None:
-            if (self.limits.cores or 1) > self._all_slots:
-                logger.warning(
-                    "core_count=%s is more than the %s slots here: each job takes all of them",
-                    self.limits.cores,
-                    self._all_slots,
-                )
-            self._site = EmbeddedSite(
-                slots=self._all_slots,
-                directory=self._sandboxes(attempt),
-                init_env=self._init_env,
-                on_change=self.wake,
-            )
-        return self._site
-
-    def _catalogue_for(self, attempt: Attempt) -> LocalCatalogue:
-        root = self._catalogue_dir or _run_directory(attempt) / "datasets"
-        return self._catalogues.setdefault(root, LocalCatalogue(root))
-
     def _sandboxes(self, attempt: Attempt) -> Path:
-        return self._job_dir or _run_directory(attempt) / "sandboxes"
-
-
-def _run_directory(attempt: Attempt) -> Path:
-    """The directory of the run that an attempt belongs to: the one with ``trials`` in it."""
-    trials = next((parent for parent in attempt.directory.absolute().parents if parent.name == "trials"), None)
-    return trials.parent if trials is not None else attempt.directory.absolute().parent
+        return self._job_dir or run_directory_of(attempt) / "sandboxes"
 
 
 def _choose_service(service: str) -> str:
     if service not in _SERVICES:
         raise ConfigurationError(f"service={service!r} is unknown; choose one of {', '.join(map(repr, _SERVICES))}")
-    if service in {"panda", "idds"}:
-        raise ConfigurationError(
-            f"service={service!r}: submitting to a real PanDA/iDDS service is not built yet; "
-            'use service="local" to run the same program on this machine'
-        )
-    variable = next((name for name in _SERVICE_VARIABLES if os.environ.get(name)), None)
-    if service == "auto" and variable is not None:
-        raise ConfigurationError(
-            f'{variable} is set, so service="auto" means the real PanDA service, which is not built yet; '
-            'use service="local" to run the same program on this machine'
-        )
+    if rehearsing.current() is not None:
+        return "local"
     if service == "auto":
-        logger.info("no PanDA service is configured (PANDA_URL_SSL is not set): jobs run on this machine")
-    return "local"
+        variable = next((name for name in _SERVICE_VARIABLES if os.environ.get(name)), None)
+        service = "local" if variable is None else "panda"
+        if variable is None:
+            logger.info("no PanDA service is configured (PANDA_URL_SSL is not set): jobs run on this machine")
+        else:
+            logger.info("%s is set: jobs run on PanDA at %s", variable, os.environ[variable])
+    if service != "local":
+        check_configuration(service)
+    return service
 
 
 def _why_no_function(payload: Payload) -> str:
@@ -315,6 +294,10 @@ def _whole_number(name: str, value: object, *, at_least: int) -> int:
     return value
 
 
+def _count_or_none(name: str, value: object) -> int | None:
+    return None if value is None else _whole_number(name, value, at_least=1)
+
+
 def _bash_lines(init_env: object) -> str:
     if init_env is None:
         return ""
@@ -339,9 +322,3 @@ def _checked_config(config: Mapping[str, object]) -> dict[str, object]:
         valid = ", ".join(f"{name!r} (default {value!r})" for name, value in _CONFIG_DEFAULTS.items())
         raise ConfigurationError(f"PanDAiDDSRunner: unknown config {', '.join(map(repr, unknown))}; valid are {valid}")
     return {**_CONFIG_DEFAULTS, **config}
-
-
-def _count_cores() -> int:
-    from loky import cpu_count
-
-    return int(cpu_count())

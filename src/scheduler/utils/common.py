@@ -9,7 +9,7 @@ from scheduler.errors import ConfigurationError
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _HANDLER = "scheduler.setup_logging"
-_CHATTY = ("asyncio", "ax", "botorch", "filelock", "linear_operator", "matplotlib", "stomp", "urllib3")
+_CHATTY = ("asyncio", "ax", "botorch", "filelock", "linear_operator", "httpx", "matplotlib", "stomp", "urllib3")
 
 
 def setup_logging(log_file: str | None = None, log_level: str | int | None = None) -> None:
