@@ -46,8 +46,8 @@ constraints: ## write constraints.txt anew from the newest versions that fit pyp
 	} > $$scratch/constraints.txt; \
 	cp $$scratch/constraints.txt constraints.txt
 
-clean: ## remove .venv and caches; run directories stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+clean: ## remove .venv, the environments of the live tests and caches; run directories stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache dist
 	find examples src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PYTHON_READY):

@@ -158,7 +158,7 @@ def test_that_a_missing_extra_matters_only_when_its_service_is_configured():
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/work/run", "ext4"),
+        ("/data/run", "ext4"),
         ("/home/alice/run", "nfs4"),
         ("/home/alice/scratch/run", "tmpfs"),
         ("/homes", "ext4"),

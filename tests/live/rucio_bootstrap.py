@@ -2,8 +2,8 @@
 
 ::
 
-    RUCIO_CONFIG=/work/server.cfg python rucio_bootstrap.py create RSE /work/storage
-    RUCIO_CONFIG=/work/server.cfg python rucio_bootstrap.py account alice PASSWORD RSE QUOTA_IN_BYTES
+    RUCIO_CONFIG=/data/server.cfg python rucio_bootstrap.py create RSE /data/storage
+    RUCIO_CONFIG=/data/server.cfg python rucio_bootstrap.py account alice PASSWORD RSE QUOTA_IN_BYTES
 """
 
 import sys
