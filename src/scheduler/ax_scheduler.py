@@ -363,8 +363,8 @@ class AxScheduler:
         if self._objective is None:
             raise ConfigurationError("there is no objective: call set_objective_function first")
         prepared = prepare(self._objective, self.runner, optimizer.parameter_names, self.config.retry_policy)
-        desk, identity = Desk(), identity_of(prepared.workflow, optimizer)
-        run, is_resumed = open_run(optimizer.name, self.config, identity, desk, may_resume=not self._earlier)
+        desk, about = Desk(), {"identity": identity_of(prepared.workflow, optimizer), "seed": optimizer.seed}
+        run, is_resumed = open_run(optimizer.name, self.config, about, desk, may_resume=not self._earlier)
         self._finalizer.detach()
         every = {id(runner): runner for runner in (self.runner, *prepared.runners.values())}
         self._finalizer = weakref.finalize(self, _close_all, every, run)

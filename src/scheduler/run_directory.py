@@ -88,11 +88,11 @@ class RunDirectory:
                     raise ConfigurationError(
                         f"run_dir {str(path)!r} is not empty; name a new directory, or set resume to go on with a run"
                     )
-            description = {"experiment": experiment, **_describe_program(uuid.uuid4().hex[:8])}
+            description = {"experiment": experiment, **_describe_program(uuid.uuid4().hex[:8]), **(about or {})}
             (chosen / RUN_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigurationError(f"cannot make a run directory: {error}") from error
-        return cls(chosen, Store.create(chosen / DATABASE, {**description, **(about or {})}))
+        return cls(chosen, Store.create(chosen / DATABASE, description))
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:

@@ -41,14 +41,14 @@ class Desk:
 
 
 def open_run(
-    experiment: str, config: SchedulerConfig, identity: Mapping[str, object], desk: Desk, *, may_resume: bool = True
+    experiment: str, config: SchedulerConfig, about: Mapping[str, object], desk: Desk, *, may_resume: bool = True
 ) -> tuple[RunDirectory, bool]:
     """Open a run for writing.
 
     Args:
         experiment: Name of the experiment.
         config: Says where, and whether to resume.
-        identity: What the program means; a run to resume must mean the same.
+        about: What a new run keeps of the program; its ``identity`` is what a run to resume must have, too.
         desk: Takes the messages of the run's lease.
         may_resume: Whether an earlier run may be taken up at all.
 
@@ -62,7 +62,7 @@ def open_run(
     path = _find_run(experiment, config) if may_resume else None
     if path is None:
         run = RunDirectory.create(
-            experiment, config.job_output_dir, config.run_dir if may_resume else None, about={"identity": identity}
+            experiment, config.job_output_dir, config.run_dir if may_resume else None, about=about
         )
         run.hold(desk.lose, desk.take)
         logger.info("run directory: %s", run.path)
@@ -70,7 +70,7 @@ def open_run(
     run = RunDirectory.open(path)
     try:
         run.hold(desk.lose, desk.take)
-        _compare(run, identity)
+        _compare(run, about["identity"])
     except BaseException:
         run.close()
         raise
@@ -90,7 +90,7 @@ def _find_run(experiment: str, config: SchedulerConfig) -> Path | None:
     return find_run(experiment, config.job_output_dir)
 
 
-def _compare(run: RunDirectory, identity: Mapping[str, object]) -> None:
+def _compare(run: RunDirectory, identity: object) -> None:
     """Refuse to resume a run with a program that means something else."""
     is_accepted = os.environ.get("SCHEDULER_ACCEPT_CHANGES") == "1"
     before = run.store.about()["identity"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from tests.facade.conftest import make_client, objective
 
@@ -179,3 +181,14 @@ def test_that_another_objective_is_another_run(program):
     assert scheduler.run_directory != first
     assert sorted(scheduler.trials) == [0, 1, 2]
     assert scheduler.trials[2].get_results() == {"objective": scheduler.trials[2].parameters["x"]}
+
+
+def test_that_run_json_has_the_seed_and_what_makes_the_run_what_it_is(program):
+    client = make_client()
+    client._random_seed = 7
+    scheduler = program(client=client)
+    scheduler.run_optimization(max_trials=1)
+
+    about = json.loads((scheduler.run_directory / "run.json").read_text())
+    assert about["seed"] == 7
+    assert list(about["identity"]["steps"]) == ["objective"]

@@ -65,6 +65,12 @@ class AxOptimizer:
         return self._service.client
 
     @property
+    def seed(self) -> int | None:
+        """The seed of the client's random numbers; None if it has none."""
+        seed = self._service.settings().get("random_seed")
+        return None if seed is None else int(seed)
+
+    @property
     def name(self) -> str:
         """Name of the experiment; ``experiment`` if the user gave none."""
         return self._experiment.name if self._experiment.has_name else "experiment"
