@@ -493,7 +493,7 @@ def test_that_a_closed_runner_cancels_what_waits_and_can_be_used_again(make_benc
 
 
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
-def test_that_many_jobs_of_all_kinds_at_once_end_as_they_should_and_leave_nothing(make_bench, backend):
+def test_that_many_jobs_of_all_kinds_at_once_end_as_they_should_and_leave_nothing(own_children, make_bench, backend):
     bench = make_bench(n_jobs=4, backend=backend)
     kinds = [
         (lambda: bench.attempt("add", x=1, y=2), lambda each: each == HasSucceeded({"sum": 3})),
@@ -507,7 +507,7 @@ def test_that_many_jobs_of_all_kinds_at_once_end_as_they_should_and_leave_nothin
     bench.runner.close()
 
     assert all(is_right(outcomes[index]) for index, (_, is_right) in enumerate(kinds * 15))
-    wait_until(lambda: not psutil.Process().children())
+    wait_until(lambda: not own_children())
 
 
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing"])

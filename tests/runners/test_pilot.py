@@ -153,7 +153,7 @@ def objective(x):
     assert (first["calls"], second["calls"]) == (["a"], ["b"])
 
 
-def test_that_a_module_that_does_not_ship_is_named_and_the_pilot_goes_on(cockpit, tmp_path):
+def test_that_a_module_that_does_not_ship_is_named_and_the_pilot_goes_on(own_children, cockpit, tmp_path):
     cockpit.order("broken", shipped(tmp_path / "src", "import catalog\n"))
     failure = cockpit.failure("broken")
     cockpit.order("sound", double, arguments={"x": 2})
@@ -162,7 +162,7 @@ def test_that_a_module_that_does_not_ship_is_named_and_the_pilot_goes_on(cockpit
     assert "objective of prog.py could not be loaded: ModuleNotFoundError: No module named 'catalog'" in failure.message
     assert "import catalog" in Path(failure.log).read_text()
     assert cockpit.outcome("sound") == HasSucceeded({"y": 4})
-    assert len(psutil.Process().children()) == 1
+    assert len(own_children()) == 1
 
 
 def test_that_a_load_that_failed_is_tried_again_for_the_next_job(cockpit, tmp_path):
@@ -329,11 +329,11 @@ def test_that_a_result_is_only_what_the_function_returned(cockpit):
     assert cockpit.failure("a").cause is Cause.KILLED
 
 
-def test_that_arguments_that_cannot_be_pickled_are_refused_before_anything_starts(cockpit):
+def test_that_arguments_that_cannot_be_pickled_are_refused_before_anything_starts(own_children, cockpit):
     with pytest.raises(TypeError, match="pickle"):
         cockpit.order("a", double, arguments={"x": threading.Lock()})
 
-    assert psutil.Process().children() == []
+    assert own_children() == []
 
 
 def test_that_a_command_succeeds_by_its_result_and_fails_by_its_exit_code(cockpit):
