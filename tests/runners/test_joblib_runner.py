@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import loky
-import psutil
 import pytest
 
 from scheduler.core.failures import Cause, Failure
