@@ -345,7 +345,9 @@ def _is_alive(pid: int, born: float, host: str, beat: float) -> bool:
     if host != platform.node():
         return time.time() - beat < LEASE_STALE_S
     try:
-        return abs(psutil.Process(pid).create_time() - born) < 1.0
+        process = psutil.Process(pid)
+        is_same = abs(process.create_time() - born) < 1.0
+        return is_same and process.status() != psutil.STATUS_ZOMBIE  # dead, but nobody has taken note: as in containers
     except psutil.NoSuchProcess:
         return False
 

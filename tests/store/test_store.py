@@ -222,6 +222,22 @@ def test_that_a_lease_of_a_dead_program_is_taken_over(run, host, age):
     Lease(run.store.path, ignore, ignore).release()
 
 
+def test_that_a_dead_program_whose_parent_has_not_noticed_holds_no_lease(run):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = psutil.Process(child.pid)
+    born = process.create_time()
+    child.stdin.close()
+    while process.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    with closing(sqlite3.connect(run.store.path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO lease VALUES (1, 'other', ?, ?, ?, ?)", (child.pid, born, platform.node(), time.time())
+        )
+
+    Lease(run.store.path, ignore, ignore).release()
+    child.wait()
+
+
 def test_that_a_program_that_lost_its_lease_is_told(run, monkeypatch):
     monkeypatch.setattr(store_module, "LEASE_BEAT_S", 0.0)
     monkeypatch.setattr(store_module, "INBOX_EVERY_S", 0.01)
