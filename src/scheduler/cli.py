@@ -21,6 +21,7 @@ import click
 from scheduler.core.events import Event, JobEvent, encode
 from scheduler.core.states import JobState, TrialState
 from scheduler.errors import SchedulerError
+from scheduler.export import FORMATS, rows_of, write
 from scheduler.run_directory import DATABASE
 from scheduler.run_view import JobView, RunView, TrialView
 
@@ -203,7 +204,7 @@ def events(run: Path, *, follow: bool, as_json: bool, trial: int | None) -> None
 
 @main.command()
 @_RUN
-@click.option("--format", "form", type=click.Choice(["csv", "json", "parquet"]), default="csv", show_default=True)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="csv", show_default=True)
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of stdout.")
 def export(run: Path, form: str, output: Path | None) -> None:
     r"""Write one row per trial: parameters, objectives with sem, status, times, cost.
@@ -212,8 +213,6 @@ def export(run: Path, form: str, output: Path | None) -> None:
     Example:
       scheduler export scheduler_runs/my_experiment --format csv -o trials.csv
     """
-    from scheduler.export import rows_of, write
-
     with _view(run) as view:
         write(rows_of(view.trials()), form, output or sys.stdout)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from scheduler.core.results import Measurement
 from scheduler.errors import ConfigurationError
 from scheduler.optimizer.ax_api_client import ApiClientService
 from scheduler.optimizer.ax_client import AxClientService
 from scheduler.optimizer.ax_optimizer import AxOptimizer
 from scheduler.optimizer.ax_service import AxService
-from scheduler.optimizer.port import Candidate, Measurement, Optimizer, Proposal, Standing
+from scheduler.optimizer.port import Candidate, Optimizer, Proposal, Standing
 from scheduler.optimizer.snapshots import read_snapshot
 
 _SERVICES: tuple[type[AxService], ...] = (AxClientService, ApiClientService)

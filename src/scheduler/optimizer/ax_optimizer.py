@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from scheduler.core.results import Measurement
 from scheduler.core.specs import Scalar
 from scheduler.errors import ConfigurationError, GenerationError, NoSuccessfulTrialError, OptimizationError
 from scheduler.optimizer.ax_service import AxService, Outcome, ParetoSet
 from scheduler.optimizer.goals import read_goals
-from scheduler.optimizer.port import Candidate, Measurement, Proposal, Standing
+from scheduler.optimizer.port import Candidate, Proposal, Standing
 from scheduler.optimizer.scoreboard import Scoreboard
 from scheduler.optimizer.snapshots import SnapshotWriter, read_run
 

@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from scheduler.core.results import Measurement
 from scheduler.core.specs import Scalar
-
-Measurement = tuple[float, float | None]
-"""Mean and standard error of the mean; None when the error is unknown."""
 
 
 @dataclass(frozen=True, slots=True)

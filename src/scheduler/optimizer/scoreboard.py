@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from scheduler.core.results import Measurement
 from scheduler.optimizer.goals import Goals
-from scheduler.optimizer.port import Measurement
 
 _MOST_OBJECTIVES_WITH_VOLUME = 3
 """The cost of an exact hypervolume grows with the power of the objectives: too much for a line of progress."""
