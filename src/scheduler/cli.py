@@ -137,9 +137,9 @@ def why(run: Path, trial: int) -> None:
         job = view.first_failure(trial)
         if job is None:
             click.echo(_why_not_failed(record))
+            _echo_whereabouts(view.jobs(trial=trial))
             return
-        where = f"step '{job.step}'" + ("" if job.point == "None" else f", point {job.point}")
-        click.echo(f"trial {trial} failed in {where}, attempt {job.attempt}, by {job.cause}:")
+        click.echo(f"trial {trial} failed in {_where(job)}, attempt {job.attempt}, by {job.cause}:")
         click.echo(f"  {job.message}")
         sharing = view.trials_that_share(job.message or "")
         if sharing > 1:
@@ -147,6 +147,7 @@ def why(run: Path, trial: int) -> None:
         if job.log:
             click.echo(f"log: {job.log}")
             _echo_tail(Path(job.log))
+        _echo_whereabouts(view.jobs(trial=trial))
 
 
 @main.command()
@@ -359,6 +360,19 @@ def _why_not_failed(trial: TrialView) -> str:
     return f"trial {trial.index} has not failed: it is {trial.state}"
 
 
+def _where(job: JobView) -> str:
+    return f"step '{job.step}'" + ("" if job.point == "None" else f", point {job.point}")
+
+
+def _echo_whereabouts(jobs: list[JobView]) -> None:
+    """Where jobs can be looked at, and which results were not simply computed."""
+    for job in jobs:
+        if job.link:
+            click.echo(f"{_where(job)} is {job.state}: {job.link}")
+        if job.source:
+            click.echo(f"{_where(job)} has its result from {job.source}")
+
+
 def _steps_table(view: RunView) -> Any:  # noqa: ANN401 - rich is imported late
     from rich.table import Table
 
@@ -382,12 +396,16 @@ def _jobs_table(jobs: list[JobView], limit: int = 20) -> Any:  # noqa: ANN401
     from rich.table import Table
 
     table = Table("trial", "step", "point", "state", "age", "native id", box=None, header_style="bold")
+    has_links = any(job.link for job in jobs[:limit])
+    if has_links:
+        table.add_column("look at", overflow="fold")
     now = time.time()
     for job in jobs[:limit]:
         age = "" if job.started_at is None else f"{now - job.started_at:.0f} s"
-        table.add_row(str(job.trial), job.step, job.point, job.state.value, age, job.native_id)
+        cells = [str(job.trial), job.step, job.point, job.state.value, age, job.native_id, job.link]
+        table.add_row(*cells[: len(table.columns)])
     if len(jobs) > limit:
-        table.add_row("...", f"{len(jobs) - limit} more", "", "", "", "")
+        table.add_row("...", f"{len(jobs) - limit} more")
     return table
 
 
@@ -399,7 +417,7 @@ def _event_line(number: int, event: Event) -> str:
     at = datetime.fromtimestamp(event.at).astimezone().isoformat(sep=" ", timespec="milliseconds")
     subject = str(event.job) if isinstance(event, JobEvent) else f"trial {event.trial}"
     skipped = {"kind", "version", "job", "trial", "at"}
-    details = {name: value for name, value in encode(event).items() if name not in skipped and value is not None}
+    details = {name: value for name, value in encode(event).items() if name not in skipped and value not in (None, "")}
     words = " ".join(f"{name}={json.dumps(value)}" for name, value in details.items())
     return f"{number:6d} {at} {subject}: {type(event).__name__} {words}".rstrip()
 

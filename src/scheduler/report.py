@@ -243,6 +243,7 @@ def in_one_line(summary: RunSummary) -> str:
         "phase": summary.phase,
         "activity": summary.activity,
         "commonest failure": summary.common_failure,
+        "look at": " ".join(summary.links),
     }
     return " | ".join([trials, *steps, *(f"{name}: {value}" for name, value in rest.items() if value)])
 
@@ -262,6 +263,7 @@ def draw(summary: RunSummary, *, elapsed_s: float, console: Console) -> Group:
         ("phase", summary.phase, ""),
         ("activity", summary.activity, ""),
         ("failures", summary.common_failure, "red"),
+        *(("look at", link, "") for link in summary.links),
     ):
         if value:
             lines.add_row(name, Text(value.replace("\n", " "), style=style))

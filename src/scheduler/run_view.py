@@ -32,6 +32,8 @@ class JobView:
         cause: Kind of its failure.
         message: Its failure in a sentence.
         log: Path of the log that tells more.
+        link: Where a person can look at it in the backend's own pages; empty if nowhere.
+        source: Where its result comes from when it was not simply run; empty otherwise.
     """
 
     trial: int
@@ -45,6 +47,8 @@ class JobView:
     cause: str | None
     message: str | None
     log: str | None
+    link: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ class RunView:
         self.path = Path(path)
         self.store = Store.open(self.path / DATABASE)
         self.about: dict[str, Any] = self.store.about()
+        known = self.store.columns("jobs")
+        self._late_columns = ", ".join(name if name in known else "''" for name in ("link", "source"))
 
     def close(self) -> None:
         """Close the database."""
@@ -135,7 +141,8 @@ class RunView:
             active_only: Only those that a backend has.
         """
         statement = (
-            "SELECT trial, step, point, state, attempt, native_id, started_at, ended_at, cause, message, log FROM jobs "
+            f"SELECT trial, step, point, state, attempt, native_id, started_at, ended_at, cause, message, log, "  # noqa: S608
+            f"{self._late_columns} FROM jobs "
             "WHERE coalesce(trial = ?, 1) AND (? OR state IN ('submitting', 'queued', 'running', 'cancelling')) "
             "ORDER BY trial, started_at"
         )
@@ -225,7 +232,7 @@ class RunView:
 
 
 def _job_view(row: tuple[object, ...]) -> JobView:
-    trial, step, point, state, attempt, native_id, started_at, ended_at, cause, message, log = row
+    trial, step, point, state, attempt, native_id, started_at, ended_at, cause, message, log, link, source = row
     return JobView(
         trial=int(str(trial)),
         step=str(step),
@@ -238,4 +245,6 @@ def _job_view(row: tuple[object, ...]) -> JobView:
         cause=None if cause is None else str(cause),
         message=None if message is None else str(message),
         log=None if log is None else str(log),
+        link=str(link),
+        source=str(source),
     )

@@ -29,7 +29,7 @@ from scheduler.errors import RunLockedError, StoreError
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LEASE_BEAT_S = 10.0
 """How often a writer says that it lives."""
 INBOX_EVERY_S = 1.0
@@ -50,6 +50,7 @@ CREATE TABLE trials (
 CREATE TABLE jobs (
     trial INTEGER NOT NULL, step TEXT NOT NULL, point TEXT NOT NULL, state TEXT NOT NULL, attempt INTEGER NOT NULL,
     label TEXT NOT NULL, native_id TEXT NOT NULL, cause TEXT, message TEXT, log TEXT, started_at REAL, ended_at REAL,
+    link TEXT NOT NULL DEFAULT '', source TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (trial, step, point)
 ) WITHOUT ROWID;
 CREATE INDEX jobs_by_state ON jobs (state);
@@ -61,10 +62,15 @@ CREATE TABLE lease (
 CREATE TABLE inbox (id INTEGER PRIMARY KEY, at REAL NOT NULL, request TEXT NOT NULL, taken_at REAL);
 """
 
-_PUT_JOB = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_JOB = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_TRIAL = "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
-_MIGRATIONS: dict[int, str] = {}
+_MIGRATIONS: dict[int, str] = {
+    1: """
+    ALTER TABLE jobs ADD COLUMN link TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs ADD COLUMN source TEXT NOT NULL DEFAULT '';
+    """,
+}
 """Version -> the statements that lead from it to the next."""
 
 _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "lustre", "gpfs", "beegfs", "ceph", "fuse.", "9p", "glusterfs")
@@ -152,6 +158,10 @@ class Store:
         """The rows of a SELECT, for reports."""
         with _errors_of(self.path):
             return self._connection.execute(statement, values).fetchall()
+
+    def columns(self, table: str) -> frozenset[str]:
+        """The columns of a table; a reader of an older database finds fewer."""
+        return frozenset(str(row[1]) for row in self.query(f"PRAGMA table_info({table})"))
 
     # Events ---------------------------------------------------------------------------------------------------------
 
@@ -420,6 +430,8 @@ def _job_row(record: JobRecord) -> tuple[object, ...]:
         failure and failure.log,
         record.started_at,
         record.ended_at,
+        record.link,
+        record.source,
     )
 
 

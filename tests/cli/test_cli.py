@@ -4,15 +4,21 @@ import csv
 import io
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from tests.store.runs import make_run
 
 from scheduler.cli import main
-from scheduler.run_directory import RunDirectory
+from scheduler.run_directory import DATABASE, RunDirectory
+
+RELEASED = Path(__file__).parents[1] / "store" / "released"
 
 
 @pytest.fixture
@@ -48,6 +54,28 @@ def test_that_status_is_one_screen_with_everything(run):
         ["sim", "0", "0", "6", "2"],
         ["end", "0", "0", "3", "1"],
     ]
+
+
+def test_that_status_and_why_show_where_jobs_can_be_looked_at_and_where_results_come_from(run):
+    with closing(sqlite3.connect(run.store.path)) as connection, connection:
+        connection.execute(
+            "UPDATE jobs SET state = 'running', link = 'https://tasks/7' WHERE trial = 0 AND step = 'sim'"
+        )
+        connection.execute("UPDATE jobs SET source = 'the cache' WHERE trial = 0 AND step = 'end'")
+
+    assert "https://tasks/7" in call("status", run.path).output
+    output = call("why", run.path, 0).output
+    assert "step 'sim', point p_1 is running: https://tasks/7" in output
+    assert "step 'end' has its result from the cache" in output
+
+
+def test_that_a_run_of_the_first_schema_can_be_looked_at_without_being_changed(tmp_path):
+    shutil.copy(RELEASED / "schema-1.db", tmp_path / DATABASE)
+
+    assert call("status", tmp_path).exit_code == 0
+    assert call("why", tmp_path, 1).exit_code == 0
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
 
 
 def test_that_status_shows_who_works_on_the_run(run):

@@ -143,6 +143,18 @@ def test_that_a_native_id_that_comes_after_the_start_is_kept(one_job):
     assert (one_job.job(JOB).state, one_job.job(JOB).native_id) == (JobState.RUNNING, "n1")
 
 
+def test_that_a_link_that_comes_later_is_kept_once_and_goes_with_its_attempt(one_job):
+    for event in [*PATHS[JobState.RUNNING], Submitted(JOB, 1, 4.0, "n1", "https://tasks/1")]:
+        assert one_job.apply(event)
+    assert not one_job.apply(Submitted(JOB, 1, 5.0, "n1", "https://tasks/1"))
+    assert not one_job.apply(Submitted(JOB, 1, 5.0, "n1"))
+    assert one_job.job(JOB).link == "https://tasks/1"
+
+    one_job.apply(RetryScheduled(JOB, 1, 6.0, GONE, 7.0))
+    one_job.apply(Submitting(JOB, 2, 8.0, "l2"))
+    assert one_job.job(JOB).link == ""
+
+
 def test_that_a_trial_cannot_be_told_before_it_is_over(one_job):
     with pytest.raises(InvalidTransitionError, match="TrialTold"):
         one_job.apply(TrialTold(0, None, 1.0))

@@ -5,13 +5,14 @@ from collections import Counter
 
 import pytest
 
+from scheduler.core.events import Submitted
 from scheduler.core.failures import Cause, Failure
-from scheduler.core.observations import HasFailed, HasSucceeded, WasCancelled
+from scheduler.core.observations import HasFailed, HasSucceeded, IsQueued, IsRunning, WasCancelled
 from scheduler.core.specs import Dependency, DependencyMap, Function, RetryPolicy, StepSpec, WorkflowSpec
 from scheduler.core.states import JobState, TrialState
-from scheduler.engine import EngineSettings
+from scheduler.engine import Engine, EngineSettings, World
 from scheduler.errors import GenerationError, OptimizationInterrupted, RunnerUnavailableError, TooManyFailuresError
-from scheduler.testing import FakeOptimizer, Fate
+from scheduler.testing import FakeOptimizer, FakeRunner, Fate, InlineLane
 from scheduler.testing.fake_runner import call_it
 
 
@@ -387,3 +388,37 @@ def test_that_a_metric_the_parent_did_not_return_fails_the_parent_by_name(bench,
 
     assert "step 'sim' returned no 'v'; it returned w" in b.optimizer.failed[0]
     assert b.engine.state.trials[0].jobs_in(JobState.COMPLETED) == []
+
+
+class LinkingRunner(FakeRunner):
+    """A backend whose jobs can be looked at somewhere, and whose results come from somewhere."""
+
+    def poll(self, attempts):
+        shown = {IsQueued: IsQueued("https://tasks/7"), IsRunning: IsRunning("https://tasks/7")}
+        seen = {label: shown.get(type(each), each) for label, each in super().poll(attempts).items()}
+        return {
+            label: HasSucceeded(each.result, "an earlier run") if isinstance(each, HasSucceeded) else each
+            for label, each in seen.items()
+        }
+
+
+def test_that_links_of_jobs_under_way_and_sources_of_results_are_recorded_and_shown(bench, single):
+    made = bench(single, fate=lambda attempt: Fate(call_it(attempt).outcome, queued_s=1.0, running_s=5.0))
+    made.engine = Engine(
+        single,
+        made.optimizer,
+        {"fake": LinkingRunner(made.runner._fate, clock=made.mailbox.monotonic, alarm=made.mailbox.at)},
+        made.run,
+        settings=EngineSettings(max_parallel_trials=1, report_every_s=0.0),
+        world=World(made.mailbox, InlineLane),
+    )
+    links = []
+    made.engine.on_progress = lambda summary: links.append(summary.links)
+
+    made.engine.optimize(2)
+
+    assert ("https://tasks/7",) in links
+    assert [event.link for event in made.run.events if isinstance(event, Submitted)] == ["", "https://tasks/7"] * 2
+    assert {record.source for trial in made.engine.state.trials.values() for record in trial.jobs.values()} == {
+        "an earlier run"
+    }

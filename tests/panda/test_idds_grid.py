@@ -90,6 +90,9 @@ class Service:
         return [REQUEST] if self.works else []
 
 
+LINK = "PanDA task 99"  # what stands for a link without PANDAMON_URL
+
+
 @pytest.fixture
 def service():
     return Service()
@@ -188,17 +191,19 @@ def test_that_nothing_is_known_when_no_answer_arrives(grid, service, shipment):
 @pytest.mark.parametrize(
     ("status", "task_status", "seen"),
     [
-        (TransformStatus.NEW, None, IsQueued()),
-        (TransformStatus.THROTTLING, None, IsQueued()),
-        (TransformStatus.TRANSFORMING, None, IsQueued()),
-        (TransformStatus.TRANSFORMING, "pending", IsQueued()),
-        (TransformStatus.TRANSFORMING, "paused", IsQueued()),
-        (TransformStatus.TRANSFORMING, "running", IsRunning()),
-        (TransformStatus.SUSPENDED, "pending", IsQueued()),
+        (TransformStatus.NEW, None, IsQueued(LINK)),
+        (TransformStatus.THROTTLING, None, IsQueued(LINK)),
+        (TransformStatus.TRANSFORMING, None, IsQueued(LINK)),
+        (TransformStatus.TRANSFORMING, "pending", IsQueued(LINK)),
+        (TransformStatus.TRANSFORMING, "paused", IsQueued(LINK)),
+        (TransformStatus.TRANSFORMING, "running", IsRunning(LINK)),
+        (TransformStatus.SUSPENDED, "pending", IsQueued(LINK)),
         (TransformStatus.CANCELLED, "aborted", WasCancelled()),
     ],
 )
-def test_that_pandas_state_tells_queued_from_running(grid, shipment, look, status, task_status, seen):
+def test_that_pandas_state_tells_queued_from_running_with_a_link_to_the_task(
+    grid, shipment, look, status, task_status, seen
+):
     ids = grid.submit([shipment()])
     look(ids, status, task=99, task_status=task_status)
     assert look(ids) == seen
@@ -258,7 +263,7 @@ def test_that_a_dataset_is_complete_only_when_its_work_is(grid, service, shipmen
     publish(service, {"y": 1})
     publish(service, {"y": 2})
     look(ids, TransformStatus.TRANSFORMING, task=99, task_status="running")
-    assert look(ids) == IsRunning()
+    assert look(ids) == IsRunning(LINK)
     assert look(ids, TransformStatus.FINISHED, task=99, task_status="done") == HasSucceeded({"y": 2})
 
 
@@ -282,7 +287,7 @@ def test_that_a_cancelled_attempt_is_over_when_panda_says_so(grid, service, ship
     look(ids)
     grid.cancel(ids)
     assert service.kills == [99]
-    assert look(ids, TransformStatus.TRANSFORMING, task=99, task_status="aborting") == IsRunning()
+    assert look(ids, TransformStatus.TRANSFORMING, task=99, task_status="aborting") == IsRunning(LINK)
     assert look(ids, TransformStatus.TRANSFORMING, task=99, task_status="aborted") == WasCancelled()
     assert service.kills == [99]
 

@@ -63,7 +63,10 @@ def test_that_a_sound_run_verifies(run):
         ),
         ("UPDATE trials SET result = '{\"objective\": 0.0}' WHERE trial = 0", "trial 0: the result in the table"),
         ("DELETE FROM trials WHERE trial = 3", "trial 3 is in the events only"),
-        ("INSERT INTO jobs VALUES (9, 'sim', '[]', 'failed', 1, '', '', NULL, NULL, NULL, NULL, NULL)", "table only"),
+        (
+            "INSERT INTO jobs VALUES (9, 'sim', '[]', 'failed', 1, '', '', NULL, NULL, NULL, NULL, NULL, '', '')",
+            "table only",
+        ),
     ],
 )
 def test_that_verify_finds_what_was_tampered_with(run, damage, problem):

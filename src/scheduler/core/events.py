@@ -74,9 +74,15 @@ class Submitting(JobEvent):
 
 @dataclass(frozen=True, slots=True)
 class Submitted(JobEvent):
-    """The backend took the attempt."""
+    """The backend took the attempt, or said more about where it is.
+
+    Attributes:
+        native_id: The backend's name of it.
+        link: Where a person can look at it in the backend's own pages; empty while that is not known.
+    """
 
     native_id: str
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +92,15 @@ class Started(JobEvent):
 
 @dataclass(frozen=True, slots=True)
 class Succeeded(JobEvent):
-    """The job has its result. The only way to completion."""
+    """The job has its result. The only way to completion.
+
+    Attributes:
+        result: What the payload returned, checked.
+        source: Where it comes from when it was not simply run, in words for people; empty otherwise.
+    """
 
     result: Mapping[str, object]
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ class JobRecord:
         attempt: Number of the latest attempt; 0 before the first.
         label: Our name of the latest attempt.
         native_id: The backend's name of it.
+        link: Where a person can look at it in the backend's own pages.
+        source: Where its result comes from when it was not simply run.
         result: Its result, once completed.
         failure: Why it failed, or why its last attempt did.
         due: When a retry may start, seconds since the epoch.
@@ -57,6 +59,8 @@ class JobRecord:
     attempt: int = 0
     label: str = ""
     native_id: str = ""
+    link: str = ""
+    source: str = ""
     result: Mapping[str, object] | None = None
     failure: Failure | None = None
     due: float = 0.0
@@ -203,8 +207,7 @@ class ExperimentState:
         if new_state is None or event.attempt != expected:
             name = f"{type(event).__name__} of attempt {event.attempt}"
             raise InvalidTransitionError(str(event.job), record.state, name, record.history)
-        is_new_id = isinstance(event, Submitted) and event.native_id != record.native_id
-        return new_state is not record.state or is_new_id
+        return new_state is not record.state or (isinstance(event, Submitted) and _says_more(event, record))
 
     def _start(self, event: TrialStarted) -> None:
         jobs = {job: JobRecord(job) for job in jobs_of(self.workflow, event.trial)}
@@ -283,19 +286,23 @@ class ExperimentState:
         assert +in_flight == +self.in_flight, f"in flight: {in_flight} != {self.in_flight}"  # noqa: S101
 
 
+def _says_more(event: Submitted, record: JobRecord) -> bool:
+    return event.native_id != record.native_id or event.link not in {"", record.link}
+
+
 def _note(record: JobRecord, event: JobEvent) -> None:
     """Copy what the event carries into the record."""
     record.history.append(type(event).__name__)
     match event:
         case Submitting():
             record.attempt, record.label, record.native_id = event.attempt, event.label, ""
-            record.started_at = None
+            record.link, record.started_at = "", None
         case Submitted():
-            record.native_id = event.native_id
+            record.native_id, record.link = event.native_id, event.link or record.link
         case Started():
             record.started_at = event.at
         case Succeeded():
-            record.result = event.result
+            record.result, record.source = event.result, event.source
         case RetryScheduled():
             record.failure, record.due = event.failure, event.due
             record.lost_attempts += event.failure.cause.is_lost

@@ -13,12 +13,24 @@ from scheduler.core.failures import Failure
 
 @dataclass(frozen=True, slots=True)
 class IsQueued:
-    """The backend knows the attempt and has not started it."""
+    """The backend knows the attempt and has not started it.
+
+    Attributes:
+        link: Where a person can look at it in the backend's own pages; empty if nowhere.
+    """
+
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class IsRunning:
-    """The payload is running."""
+    """The payload is running.
+
+    Attributes:
+        link: Where a person can look at it in the backend's own pages; empty if nowhere.
+    """
+
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +39,11 @@ class HasSucceeded:
 
     Attributes:
         result: What it returned, made of JSON types only. Not yet checked.
+        source: Where it comes from when it was not simply run, in words for people; empty otherwise.
     """
 
     result: object
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class RunSummary:
         best: The best result so far in one line, or the hypervolume; empty when there is none.
         activity: What the run is waiting for besides jobs, for example a candidate; empty when nothing.
         common_failure: The commonest failure message so far; empty when nothing failed.
+        links: Where to look at some of the jobs under way, in the backend's own pages, oldest first.
     """
 
     max_trials: int
@@ -50,3 +51,4 @@ class RunSummary:
     best: str = ""
     activity: str = ""
     common_failure: str = ""
+    links: tuple[str, ...] = ()

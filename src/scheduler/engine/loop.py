@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeVar, assert_never
 
 from scheduler.core.events import (
@@ -61,6 +62,8 @@ T = TypeVar("T")
 
 _COMMIT_AFTER_S = 0.05
 """Events are committed together, at the latest after this time, and always before a backend is given a job."""
+
+_LINKS_SHOWN = 3
 
 DEFAULT_PARALLEL_TRIALS = 8
 """Trials under way at once when a backend queues by itself and the user did not say."""
@@ -254,7 +257,12 @@ class Engine:
             best=self._advisor.standing.best,
             activity="generating a candidate" if self._advisor.is_asking else "",
             common_failure=common[0][0] if common else "",
+            links=tuple(islice(self._links(), _LINKS_SHOWN)),
         )
+
+    def _links(self) -> Iterator[str]:
+        for trial in self.state.live.values():
+            yield from (record.link for record in trial.jobs_in(JobState.RUNNING, JobState.QUEUED) if record.link)
 
     # Deciding ------------------------------------------------------------------------------------------------------
 
@@ -379,12 +387,13 @@ class Engine:
         if self._is_stopping and not isinstance(observation, HasSucceeded):
             return  # what we broke off ourselves is no verdict on the job: a later run takes it up again
         match observation:
-            case IsQueued():
-                pass
-            case IsRunning():
+            case IsQueued(link):
+                self._note_link(flight, link)
+            case IsRunning(link):
+                self._note_link(flight, link)
                 self._record(Started(job, number, now))
-            case HasSucceeded(returned):
-                self._judge(flight, returned)
+            case HasSucceeded(returned, source):
+                self._judge(flight, returned, source)
             case HasFailed(failure):
                 self._failed(flight, failure)
             case WasCancelled():
@@ -392,7 +401,11 @@ class Engine:
             case _:
                 assert_never(observation)
 
-    def _judge(self, flight: Flight, returned: object) -> None:
+    def _note_link(self, flight: Flight, link: str) -> None:
+        if link and flight.native_id is not None:
+            self._record(Submitted(flight.job, flight.number, self._mailbox.now(), flight.native_id, link))
+
+    def _judge(self, flight: Flight, returned: object, source: str) -> None:
         step = flight.job.step
         try:
             result = (
@@ -403,7 +416,7 @@ class Engine:
         except ResultError as error:
             self._failed(flight, Failure(Cause.RESULT, f"{flight.job}: {error}"))
         else:
-            self._record(Succeeded(flight.job, flight.number, self._mailbox.now(), result))
+            self._record(Succeeded(flight.job, flight.number, self._mailbox.now(), result, source))
 
     def _failed(self, flight: Flight, failure: Failure) -> None:
         record = self.state.job(flight.job)

@@ -367,9 +367,8 @@ class Grid:
         status = task.status if task is not None else None
         if (work.request_id, work.transform_id) in self._unwanted and status in TASKS_OVER:
             return WasCancelled()
-        if status in TASKS_RUNNING:
-            return IsRunning()
-        return IsQueued()
+        link = "" if transform.task_id is None else monitor_link(transform.task_id)
+        return IsRunning(link) if status in TASKS_RUNNING else IsQueued(link)
 
     def _judge_end(
         self, work: NativeId, watch: _Watch, transform: Transform, results: Sequence[Result]
