@@ -60,11 +60,11 @@ def environment(
         if not stamp.exists() or stamp.read_text() != digest:
             venv.create(directory, clear=True, with_pip=True, symlinks=True)
             made = Environment(directory)
-            if is_layered:
-                _layer(directory)
             pins = ["--constraint", str(constraints)] if constraints else []
             command = [made.python, "-m", "pip", "--disable-pip-version-check", "install", "-qq", *pins, *packages]
             subprocess.run(list(map(str, command)), check=True)
+            if is_layered:  # not before: pip leaves out what is there already, and its programs with it
+                _layer(directory)
             stamp.write_text(digest)
     return Environment(directory)
 
