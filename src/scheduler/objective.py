@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 
 from scheduler.core.plan import check_dataset_names
 from scheduler.core.signature import check_call, takes_mapping
-from scheduler.core.specs import Container, Function, Payload, RetryPolicy, Script, StepSpec, WorkflowSpec
+from scheduler.core.specs import (
+    Container,
+    DependencyKind,
+    DependencyMap,
+    Function,
+    Payload,
+    RetryPolicy,
+    Script,
+    StepSpec,
+    WorkflowSpec,
+)
 from scheduler.errors import ConfigurationError, WorkflowError
 from scheduler.job.multi_steps_job import MultiStepsFunction
 from scheduler.runners.base_runner import BaseRunner
@@ -66,7 +76,27 @@ def prepare(
     check_dataset_names(workflow, _LONGEST_TOKEN)
     for step in workflow.steps:
         _check_runner(step, runners[step.runner])
+    workflow = replace(workflow, steps=tuple(_chain(step, workflow, runners[step.runner]) for step in workflow.steps))
     return PreparedObjective(workflow, runners)
+
+
+def _chain(step: StepSpec, workflow: WorkflowSpec, runner: BaseRunner) -> StepSpec:
+    """The step, chained to its parent when the runner can do that and nobody waits for what the parent returns.
+
+    A backend holds a job back for one other job: a step with several parents waits for them here.
+    """
+    if not runner.chains_datasets or len(step.dependencies) != 1:
+        return step
+    (dependency,) = step.dependencies
+    parent = workflow.step(dependency.parent)
+    is_one_job = dependency.mapping is DependencyMap.ONE2ONE or not parent.fans_out
+    is_chained = (
+        dependency.kind is DependencyKind.DATASETS
+        and is_one_job
+        and not parent.returns_result
+        and parent.runner == step.runner
+    )
+    return replace(step, dependencies=(replace(dependency, is_chained=is_chained),))
 
 
 def _name_runners(used: Mapping[str, object]) -> dict[int, str]:

@@ -20,6 +20,7 @@ from scheduler.core.events import (
     Succeeded,
     TrialStarted,
     TrialTold,
+    Withdrawn,
     decode,
     encode,
 )
@@ -73,6 +74,7 @@ def events_of(attempt: int) -> list[JobEvent]:
         Succeeded(JOB, attempt, 9.0, {"v": 1}),
         Failed(JOB, attempt, 9.0, BOOM),
         RetryScheduled(JOB, attempt, 9.0, GONE, 10.0),
+        Withdrawn(JOB, attempt, 9.0),
         CancelRequested(JOB, attempt, 9.0),
         Cancelled(JOB, attempt, 9.0, "because"),
     ]
@@ -141,6 +143,19 @@ def test_that_a_native_id_that_comes_after_the_start_is_kept(one_job):
         assert one_job.apply(event)
 
     assert (one_job.job(JOB).state, one_job.job(JOB).native_id) == (JobState.RUNNING, "n1")
+
+
+def test_that_a_withdrawn_attempt_counts_neither_as_failed_nor_as_lost_and_says_nothing_more(one_job):
+    for event in [*PATHS[JobState.RUNNING], Withdrawn(JOB, 1, 4.0)]:
+        assert one_job.apply(event)
+    assert one_job.job(JOB).state is JobState.WAITING
+    assert not one_job.apply(Succeeded(JOB, 1, 5.0, {"v": 1}))
+    assert not one_job.apply(Withdrawn(JOB, 1, 5.0))
+
+    one_job.apply(Submitting(JOB, 2, 6.0, "l2"))
+    for failure in (BOOM, GONE):
+        assert isinstance(verdict(one_job.job(JOB), failure, RetryPolicy(failed=1, lost=1), 7.0), RetryScheduled)
+        assert isinstance(verdict(one_job.job(JOB), failure, RetryPolicy(failed=0, lost=0), 7.0), Failed)
 
 
 def test_that_a_link_that_comes_later_is_kept_once_and_goes_with_its_attempt(one_job):

@@ -6,14 +6,14 @@ from tests.core.strategies import workflows
 
 from scheduler.core.plan import (
     JobId,
-    all_parent_jobs,
     arguments_of,
     check_dataset_names,
-    child_jobs,
+    child_links,
     contract_key,
     dataset_key,
     dataset_name,
     jobs_of,
+    parent_links,
     points_of,
 )
 from scheduler.core.specs import Dependency, DependencyMap, Function, Output, StepSpec, WorkflowSpec
@@ -102,8 +102,8 @@ def test_that_an_all2one_parent_without_points_is_found_under_the_key_none():
 def test_that_children_and_parents_agree_on_every_graph(workflow):
     jobs = list(jobs_of(workflow, 0))
 
-    down = {(job, child) for job in jobs for child in child_jobs(workflow, job)}
-    up = {(parent, job) for job in jobs for parent in all_parent_jobs(workflow, job)}
+    down = {(job, child.job) for job in jobs for child in child_links(workflow, job)}
+    up = {(parent.job, job) for job in jobs for parent in parent_links(workflow, job)}
 
     assert down == up
 
@@ -113,4 +113,4 @@ def test_that_parents_come_before_their_children(workflow):
     position = {job: index for index, job in enumerate(jobs_of(workflow, 0))}
 
     for job, index in position.items():
-        assert all(position[parent] < index for parent in all_parent_jobs(workflow, job))
+        assert all(position[parent.job] < index for parent in parent_links(workflow, job))

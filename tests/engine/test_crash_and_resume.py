@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from scheduler.core.events import TrialTold
 from scheduler.core.failures import Cause, Failure
 from scheduler.core.observations import HasFailed
-from scheduler.core.specs import Dependency, DependencyMap, Function, StepSpec, WorkflowSpec
+from scheduler.core.specs import Dependency, DependencyKind, DependencyMap, Function, Output, StepSpec, WorkflowSpec
 from scheduler.core.states import TrialState
 from scheduler.engine import Engine, EngineSettings, World
 from scheduler.testing import FakeOptimizer, FakeRunner, Fate, InlineLane, MemoryRun, SimulatedMailbox
@@ -117,15 +118,26 @@ class FragileOptimizer(FakeOptimizer):
         return twin
 
 
-WORKFLOW = WorkflowSpec(
+MERGE = StepSpec(
+    "end",
+    Function(lambda x, v: {"objective": sum(v.values())}),
+    "fake",
+    (Dependency("sim", mapping=DependencyMap.ALL2ONE, parameter="v"),),
+)
+SIM = StepSpec("sim", Function(lambda x, p: {"v": x + p}), "fake", fans_out=True)
+WORKFLOW = WorkflowSpec((SIM, MERGE), "end", {"p": (1, 2)})
+CHAINED = WorkflowSpec(
     (
-        StepSpec("sim", Function(lambda x, p: {"v": x + p}), "fake", fans_out=True),
         StepSpec(
-            "end",
-            Function(lambda x, v: {"objective": sum(v.values())}),
+            "make",
+            Function(lambda x, p: None),
             "fake",
-            (Dependency("sim", mapping=DependencyMap.ALL2ONE, parameter="v"),),
+            fans_out=True,
+            returns_result=False,
+            output=Output("user.a.#job_id.#global_parameter_key", "f"),
         ),
+        replace(SIM, dependencies=(Dependency("make", DependencyKind.DATASETS, is_chained=True),)),
+        MERGE,
     ),
     "end",
     {"p": (1, 2)},
@@ -137,6 +149,8 @@ def fate_of(seed):
 
     def fate(attempt):
         chance = random.Random(f"{seed} {attempt.label}")
+        if "-make-" in attempt.label and chance.random() < 0.3:
+            return Fate(HasFailed(Failure(Cause.LOST, "gone")), 0, chance.uniform(0, 5))
         if chance.random() < 0.1:
             return Fate(HasFailed(Failure(Cause.EXCEPTION, "unlucky")), 0, chance.uniform(0, 5))
         return Fate(call_it(attempt).outcome, chance.uniform(0, 5), chance.uniform(0, 20))
@@ -144,13 +158,13 @@ def fate_of(seed):
     return fate
 
 
-def live(run, backend, mailbox, fuse):
+def live(run, backend, mailbox, fuse, workflow=WORKFLOW):
     """One life of the driver; returns its engine and optimizer if it reached the end, None if it crashed."""
     optimizer = copy.deepcopy(run.optimizer) if run.optimizer else FragileOptimizer()
     run.fuse = backend.fuse = optimizer.fuse = fuse
     optimizer.mailbox = mailbox
     engine = Engine(
-        WORKFLOW,
+        workflow,
         optimizer,
         {"fake": backend},
         run,
@@ -170,18 +184,22 @@ def live(run, backend, mailbox, fuse):
     return engine, optimizer
 
 
-def survive(seed, touches_per_life):
+def open_backend(seed, mailbox):
+    return RemoteBackend(fate_of(seed), capacity=3, clock=mailbox.monotonic, alarm=mailbox.at, chains=True)
+
+
+def survive(seed, touches_per_life, workflow=WORKFLOW):
     """Live, crash and resume until the run is complete; returns everything there is to look at."""
     run = FragileRun()
     mailbox = SimulatedMailbox()
-    backend = RemoteBackend(fate_of(seed), capacity=3, clock=mailbox.monotonic, alarm=mailbox.at)
+    backend = open_backend(seed, mailbox)
     lives = 0
     for touches in touches_per_life:
         lives += 1
         mailbox_of_this_life = SimulatedMailbox(start=mailbox.now())
         mailbox_of_this_life._alarms = list(mailbox._alarms)
         backend._clock, backend._alarm = mailbox_of_this_life.monotonic, mailbox_of_this_life.at
-        end = live(run, backend, mailbox_of_this_life, Fuse(touches))
+        end = live(run, backend, mailbox_of_this_life, Fuse(touches), workflow)
         mailbox = mailbox_of_this_life
         if end is not None:
             return run, backend, *end, lives
@@ -200,28 +218,29 @@ def check(run, backend, engine, optimizer):
     assert sum(isinstance(event, TrialTold) for event in run.events) == TRIALS
 
 
-def touches_of_an_undisturbed_life(seed):
+def touches_of_an_undisturbed_life(seed, workflow):
     fuse = Fuse(10**9)
     run, mailbox = FragileRun(), SimulatedMailbox()
-    backend = RemoteBackend(fate_of(seed), capacity=3, clock=mailbox.monotonic, alarm=mailbox.at)
-    assert live(run, backend, mailbox, fuse) is not None
+    backend = open_backend(seed, mailbox)
+    assert live(run, backend, mailbox, fuse, workflow) is not None
     return 10**9 - fuse.left
 
 
+@pytest.mark.parametrize("workflow", [WORKFLOW, CHAINED], ids=["results", "chained"])
 @pytest.mark.parametrize("seed", range(3))
-def test_that_a_crash_at_every_single_touch_of_the_world_loses_and_repeats_nothing(seed):
-    count = touches_of_an_undisturbed_life(seed)
+def test_that_a_crash_at_every_single_touch_of_the_world_loses_and_repeats_nothing(seed, workflow):
+    count = touches_of_an_undisturbed_life(seed, workflow)
 
     for touches in range(count):
-        run, backend, engine, optimizer, lives = survive(seed, [touches, 10**9])
+        run, backend, engine, optimizer, lives = survive(seed, [touches, 10**9], workflow)
         check(run, backend, engine, optimizer)
         assert lives <= 2
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(0, 10**6), st.lists(st.integers(0, 60), max_size=30))
-def test_that_many_crashes_in_one_run_lose_and_repeat_nothing(seed, lives):
-    run, backend, engine, optimizer, _ = survive(seed, [*lives, 10**9])
+@given(st.integers(0, 10**6), st.lists(st.integers(0, 60), max_size=30), st.sampled_from([WORKFLOW, CHAINED]))
+def test_that_many_crashes_in_one_run_lose_and_repeat_nothing(seed, lives, workflow):
+    run, backend, engine, optimizer, _ = survive(seed, [*lives, 10**9], workflow)
 
     check(run, backend, engine, optimizer)
 

@@ -221,6 +221,29 @@ def test_that_a_dataset_is_found_under_its_name_and_read_by_the_next_job(http_gr
     assert list(driver.wait(consumer).values()) == [["succeeded", {"y": 2, "text": "made of 7\nmade of 7\n"}]]
 
 
+def test_that_a_follower_is_submitted_at_once_and_held_back_by_panda_until_the_dataset_is_there(
+    http_grid, drive, attempt
+):
+    driver = drive(http_grid)
+    dataset = f"user.alice.{uuid.uuid4().hex[:8]}.ds"
+    output = {"dataset": dataset, "file": "out.txt", "slices": 2, "num_events": 2, "num_events_per_job": 1}
+    parent = driver.submit(attempt("produce", {"x": 7}, output=output, returns_result=False))
+    (parent_id,) = parent.values()
+
+    child = driver.submit(attempt("consume", inputs={"names": f"{dataset}/"}, follows=parent_id))
+
+    assert list(driver.wait(child).values()) == [["succeeded", {"y": 2, "text": "made of 7\nmade of 7\n"}]]
+    assert [kind for kind, *_ in driver.wait(parent).values()] == ["succeeded"]
+    consumer = tasks_of(http_grid, child)[0]  # under load iDDS submits a work twice now and then
+    (producer,) = (task for task in tasks_of(http_grid, parent) if task["task_id"] == consumer["parent_id"])
+    assert began(consumer, "pending") < began(producer, "done") <= began(consumer, "ready")
+
+
+def began(task: dict[str, Any], status: str) -> float:
+    """When a task first had a status."""
+    return next(at for at, each in task["history"] if each == status)
+
+
 @pytest.mark.long
 def test_that_found_producers_still_wait_for_their_dataset(http_grid, drive, attempt):
     driver = drive(http_grid)

@@ -118,8 +118,11 @@ def test_that_programs_with_steps_run_on_the_grid(request, tmp_path, service, na
     check_tasks(tasks_since(grid, before), jobs)
 
 
-@pytest.mark.parametrize("name", ["datasets.py", pytest.param("datasets_waiting.py", marks=pytest.mark.long)])
-def test_that_steps_joined_by_datasets_run_on_the_grid(http_grid, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "is_chained"),
+    [("datasets.py", True), pytest.param("datasets_waiting.py", False, marks=pytest.mark.long)],
+)
+def test_that_steps_joined_by_datasets_run_on_the_grid(http_grid, tmp_path, name, is_chained):
     before = len(http_grid.tasks())
 
     best = run(http_grid, tmp_path / "examples", name, 1, "panda")
@@ -131,6 +134,7 @@ def test_that_steps_joined_by_datasets_run_on_the_grid(http_grid, tmp_path, name
     consumed = [each["dataset"].rstrip("/") for task in tasks for each in templates(task, "input")]
     assert len(produced) == 4
     assert sorted(consumed) == sorted(produced)
+    assert [task["parent_id"] is not None for task in tasks if templates(task, "input")] == [is_chained] * 4
     for dataset in produced:
         names = [path.name for path in http_grid.files(dataset)]
         assert names[:2] == [f"{dataset}_{number:06d}.my_test.txt" for number in (1, 2)]

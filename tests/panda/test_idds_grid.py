@@ -16,6 +16,7 @@ from scheduler.core.observations import HasFailed, HasSucceeded, IsQueued, IsRun
 from scheduler.core.specs import Function, Resources
 from scheduler.errors import RunnerError, RunnerUnavailableError
 from scheduler.panda.grid import Grid
+from scheduler.panda.grid_names import internal_id
 from scheduler.panda.grid_replies import Result, Transform, TransformStatus
 from scheduler.panda.idds import OpenWorkflow, Site
 from scheduler.panda.locate import FunctionLocation
@@ -116,8 +117,16 @@ def shipment(tmp_path):
     def objective(x):
         return x
 
-    def make(label="ab12-0-sim-None", *, output=None, digest="d1", **arguments):
-        attempt = Attempt(label, Function(objective), arguments, tmp_path / "trials" / label, output=output)
+    def make(label="ab12-0-sim-None", *, output=None, returns_result=True, follows="", digest="d1", **arguments):
+        attempt = Attempt(
+            label,
+            Function(objective),
+            arguments,
+            tmp_path / "trials" / label,
+            output=output,
+            returns_result=returns_result,
+            follows=follows,
+        )
         return Shipment(
             attempt,
             attempt.payload,
@@ -274,6 +283,35 @@ def test_that_one_failed_slice_fails_the_attempt(grid, service, shipment, look):
     seen = look(ids)
     assert isinstance(seen, HasFailed)
     assert "the dataset is incomplete" in seen.failure.message
+
+
+def test_that_a_dataset_that_nobody_wants_more_of_is_complete_without_a_result(grid, service, shipment, look):
+    ids = grid.submit([shipment(output=OutputOrder("user.a.b", "f", 2, 2, 1), returns_result=False)])
+    assert list(ids.values()) == ["7.11/files2"]
+    assert look(ids, TransformStatus.FINISHED, task=99, task_status="done") == HasSucceeded(None)
+
+
+def test_that_half_a_dataset_is_a_failure_even_if_nobody_wants_a_result(grid, service, shipment, look):
+    ids = grid.submit([shipment(output=OutputOrder("user.a.b", "f", 2, 2, 1), returns_result=False)])
+    look(ids, TransformStatus.SUB_FINISHED, task=99, task_status="finished")
+    seen = look(ids, after=GRACE_S)
+    assert isinstance(seen, HasFailed)
+    assert "the dataset is incomplete" in seen.failure.message
+
+
+def test_that_a_follower_names_the_work_whose_dataset_it_reads_and_joins_its_workflow(grid, service, shipment):
+    (parent,) = grid.submit([shipment("ab12-0-make", output=OutputOrder("user.a.b", "f", 1, 1, 1))]).values()
+    assert grid.may_be_followed(parent)
+
+    grid.submit([shipment("ab12-0-read", follows=parent)])
+
+    first, second = service.orders
+    assert (first.follows, second.follows) == (None, internal_id(first.name))
+    assert service.asked.count("open") == 1
+
+
+def test_that_works_of_an_earlier_program_cannot_be_followed(grid):
+    assert not grid.may_be_followed("7.11/2")
 
 
 def test_that_a_found_producer_still_knows_its_slices(grid, shipment):

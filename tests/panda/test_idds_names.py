@@ -5,24 +5,29 @@ import pytest
 
 from scheduler.panda.grid_names import (
     NativeId,
+    Yield,
     family_of,
+    internal_id,
     new_archive_name,
     new_workflow_name,
-    with_slices,
-    without_slices,
+    with_yield,
+    without_yield,
     work_name,
     workflow_pattern,
 )
 from scheduler.runners.panda_places import in_one_line
 
 
-@pytest.mark.parametrize("native_id", [NativeId(4, 9), NativeId(4, 9, 3)])
+@pytest.mark.parametrize(
+    "native_id", [NativeId(4, 9), NativeId(4, 9, Yield(3)), NativeId(4, 9, Yield(3, is_silent=True))]
+)
 def test_that_a_native_id_is_read_as_it_was_written(native_id):
     assert NativeId.parse(str(native_id)) == native_id
 
 
 def test_that_a_native_id_is_the_request_and_the_transform():
     assert str(NativeId(12, 34)) == "12.34"
+    assert str(NativeId(12, 34, Yield(2))) == "12.34/2"
 
 
 @pytest.mark.parametrize("text", ["", "12", "12.", "a.b", "12.34.56", "12.34/", "12.34/x", " 12.34"])
@@ -48,10 +53,10 @@ def test_that_labels_that_look_alike_have_different_names():
     assert work_name(None, "x" * 300) != work_name(None, "x" * 301)
 
 
-def test_that_the_number_of_slices_is_found_in_the_name_again():
-    assert without_slices(with_slices("user.alice.ab12-0-sim", 5)) == ("user.alice.ab12-0-sim", 5)
-    assert without_slices(with_slices("user.alice.ab12-0-sim", 0)) == ("user.alice.ab12-0-sim", 0)
-    assert without_slices("my.slices") == ("my.slices", 0)
+def test_that_what_makes_a_work_complete_is_found_in_the_name_again():
+    for yields in (Yield(5), Yield(5, is_silent=True), Yield()):
+        assert without_yield(with_yield("user.alice.ab12-0-sim", yields)) == ("user.alice.ab12-0-sim", yields)
+    assert without_yield("my.slices") == ("my.slices", Yield())
 
 
 def test_that_the_labels_of_a_run_are_one_family():
@@ -105,3 +110,9 @@ def test_that_lines_that_would_be_torn_apart_mean_the_same_in_one(init_env):
         return subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=True).stdout
 
     assert printed(torn) == printed(init_env)
+
+
+def test_that_works_refer_to_each_other_by_a_short_id_that_is_always_the_same():
+    assert internal_id("user.alice.ab12-0-sim") == internal_id("user.alice.ab12-0-sim")
+    assert len(internal_id("user.alice.ab12-0-sim")) == 16  # the column of iDDS has room for 20
+    assert internal_id("user.alice.ab12-0-sim") != internal_id("user.alice.ab12-1-sim")

@@ -124,6 +124,11 @@ class RetryScheduled(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawn(JobEvent):
+    """The attempt counts for nothing: the parent that it was chained to is tried again, and the job waits for that."""
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRequested(JobEvent):
     """We asked the backend to stop the attempt."""
 
@@ -149,6 +154,7 @@ _KINDS: dict[str, type[Event]] = {
         Succeeded,
         Failed,
         RetryScheduled,
+        Withdrawn,
         CancelRequested,
         Cancelled,
     )

@@ -22,14 +22,15 @@ from scheduler.core.events import (
     Succeeded,
     TrialStarted,
     TrialTold,
+    Withdrawn,
 )
 from scheduler.core.failures import Failure
-from scheduler.core.plan import JobId, all_parent_jobs, child_jobs, jobs_of
+from scheduler.core.plan import JobId, Link, child_links, jobs_of, parent_links
 from scheduler.core.specs import RetryPolicy, Scalar, WorkflowSpec
 from scheduler.core.states import TRANSITIONS, JobState, TrialState
 from scheduler.errors import InvalidTransitionError
 
-_LATE_WHEN_RETRYING = (Submitted, Started, Succeeded, RetryScheduled)
+_LATE_WHEN_OVER = (Submitted, Started, Succeeded, RetryScheduled, Withdrawn)
 
 
 @dataclass(slots=True)
@@ -50,8 +51,9 @@ class JobRecord:
         started_at: When the latest attempt began to run.
         ended_at: When the job ended.
         lost_attempts: How many of the failed attempts were lost rather than failed.
+        withdrawn_attempts: How many attempts were taken back because of their parents.
         history: The names of the events so far.
-        parents_left: How many parent jobs are not complete.
+        parents_left: How many parent jobs hold it back.
     """
 
     id: JobId
@@ -67,8 +69,16 @@ class JobRecord:
     started_at: float | None = None
     ended_at: float | None = None
     lost_attempts: int = 0
+    withdrawn_attempts: int = 0
     history: list[str] = field(default_factory=list)
     parents_left: int = 0
+
+    def holds_back(self, child: Link) -> bool:
+        """Whether this job keeps the child from being handed to its backend."""
+        if self.state is JobState.COMPLETED:
+            return False
+        may_be_followed = self.state in {JobState.QUEUED, JobState.RUNNING} and bool(self.native_id)
+        return not (child.is_chained and may_be_followed)
 
 
 @dataclass(slots=True)
@@ -119,6 +129,7 @@ class ExperimentState:
 
     def __init__(self, workflow: WorkflowSpec) -> None:
         self.workflow = workflow
+        self._has_chains = workflow.has_chains
         self.trials: dict[int, TrialRecord] = {}
         self.live: dict[int, TrialRecord] = {}
         """Trials that are not told or still have active jobs, by index."""
@@ -199,8 +210,8 @@ class ExperimentState:
             return False
         if isinstance(event, Submitting) and event.label == record.label:
             return False
-        is_over = record.state is JobState.RETRYING and event.attempt == record.attempt
-        if is_over and isinstance(event, _LATE_WHEN_RETRYING):
+        is_over = record.state in {JobState.RETRYING, JobState.WAITING} and event.attempt == record.attempt > 0
+        if is_over and isinstance(event, _LATE_WHEN_OVER):
             return False
         expected = record.attempt + 1 if isinstance(event, Submitting) else record.attempt
         new_state = TRANSITIONS[record.state].get(type(event))
@@ -212,7 +223,7 @@ class ExperimentState:
     def _start(self, event: TrialStarted) -> None:
         jobs = {job: JobRecord(job) for job in jobs_of(self.workflow, event.trial)}
         for record in jobs.values():
-            record.parents_left = len(all_parent_jobs(self.workflow, record.id))
+            record.parents_left = len(parent_links(self.workflow, record.id))
         trial = TrialRecord(
             index=event.trial,
             parameters=event.parameters,
@@ -234,6 +245,8 @@ class ExperimentState:
         trial = self.trials[event.job.trial]
         record = trial.jobs[event.job]
         before, after = record.state, TRANSITIONS[record.state][type(event)]
+        children = self._children_to_watch(record, after)
+        held = [record.holds_back(child) for child in children]
         _note(record, event)
         record.state = after
         for counts in (trial.counts, self.step_counts[event.job.step]):
@@ -241,8 +254,16 @@ class ExperimentState:
             counts[after] += 1
         self.in_flight[self.workflow.step(event.job.step).runner] += after.is_active - before.is_active
         self._update_ready(trial, record)
+        for child, was_held in zip(children, held, strict=True):
+            trial.jobs[child.job].parents_left += record.holds_back(child) - was_held
+            self._update_ready(trial, trial.jobs[child.job])
         if after.is_terminal:
             self._settle(trial, record, event.at)
+
+    def _children_to_watch(self, record: JobRecord, after: JobState) -> tuple[Link, ...]:
+        """The children that a job may hold back or let go when it gets into a state."""
+        matters = after is JobState.COMPLETED or self._has_chains
+        return child_links(self.workflow, record.id) if matters else ()
 
     def _update_ready(self, trial: TrialRecord, record: JobRecord) -> None:
         if record.state in {JobState.WAITING, JobState.RETRYING} and record.parents_left == 0:
@@ -254,10 +275,6 @@ class ExperimentState:
         record.ended_at = at
         if record.state is JobState.FAILED and trial.first_failed is None:
             trial.first_failed = record.id
-        if record.state is JobState.COMPLETED:
-            for child in child_jobs(self.workflow, record.id):
-                trial.jobs[child].parents_left -= 1
-                self._update_ready(trial, trial.jobs[child])
         if trial.state.is_terminal and trial.ended_at is None:
             trial.ended_at = at
         self._retire(trial)
@@ -306,6 +323,8 @@ def _note(record: JobRecord, event: JobEvent) -> None:
         case RetryScheduled():
             record.failure, record.due = event.failure, event.due
             record.lost_attempts += event.failure.cause.is_lost
+        case Withdrawn():
+            record.withdrawn_attempts += 1
         case Failed():
             record.failure = event.failure
         case _:
@@ -318,15 +337,16 @@ def _check_trial(workflow: WorkflowSpec, trial: TrialRecord) -> None:
     counted = Counter(record.state for record in records)
     assert +trial.counts == counted, f"{name}: counts {trial.counts} != {counted}"  # noqa: S101
     for record in records:
-        left = sum(
-            trial.jobs[parent].state is not JobState.COMPLETED for parent in all_parent_jobs(workflow, record.id)
-        )
+        parents = parent_links(workflow, record.id)
+        left = sum(trial.jobs[parent.job].holds_back(Link(record.id, parent.is_chained)) for parent in parents)
+        incomplete = [parent for parent in parents if trial.jobs[parent.job].state is not JobState.COMPLETED]
         is_ready = left == 0 and record.state in {JobState.WAITING, JobState.RETRYING}
         assert record.parents_left == left, f"{record.id}: parents_left"  # noqa: S101
         assert is_ready == (record.id in trial.ready), f"{record.id}: ready"  # noqa: S101
         assert (record.result is not None) == (record.state is JobState.COMPLETED), f"{record.id}: result"  # noqa: S101
         started = record.state not in {JobState.WAITING, JobState.FAILED, JobState.CANCELLED}
-        assert left == 0 or not started, f"{record.id} began before its parents were complete"  # noqa: S101
+        may_be_early = record.state is not JobState.COMPLETED and all(parent.is_chained for parent in incomplete)
+        assert not (started and incomplete) or may_be_early, f"{record.id} was before its parents"  # noqa: S101
     assert not trial.is_told or trial.state.is_terminal, f"{name}: told before it was over"  # noqa: S101
 
 
@@ -342,7 +362,8 @@ def verdict(record: JobRecord, failure: Failure, policy: RetryPolicy, at: float)
     if failure.cause.is_lost:
         retries, allowed = record.lost_attempts, policy.lost
     else:
-        retries, allowed = record.attempt - 1 - record.lost_attempts, policy.failed
+        earlier = record.attempt - 1 - record.withdrawn_attempts
+        retries, allowed = earlier - record.lost_attempts, policy.failed
     if retries >= allowed or record.state is JobState.CANCELLING:
         return Failed(record.id, record.attempt, at, failure)
     return RetryScheduled(record.id, record.attempt, at, failure, due=at + policy.backoff_s * 2**retries)
@@ -371,13 +392,20 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take the job back: the parent that it was chained to is tried again."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """The trial has its outcome: tell the optimizer."""
 
     trial: int
 
 
-Decision = Submit | Drop | Stop | Tell
+Decision = Submit | Drop | Stop | Withdraw | Tell
 
 
 def decide(state: ExperimentState, room: Mapping[str, int | None], now: float) -> list[Decision]:
@@ -394,6 +422,7 @@ def decide(state: ExperimentState, room: Mapping[str, int | None], now: float) -
         if trial.state.is_terminal:
             decisions.extend(_wind_up(trial))
         else:
+            decisions.extend(_take_back(trial))
             decisions.extend(_submit_ready(state.workflow, trial, left, now))
     return decisions
 
@@ -421,6 +450,12 @@ def _wind_up(trial: TrialRecord) -> Iterator[Decision]:
             yield Drop(record.id, reason)
         elif record.state.is_active and record.state is not JobState.CANCELLING:
             yield Stop(record.id)
+
+
+def _take_back(trial: TrialRecord) -> Iterator[Decision]:
+    for record in trial.jobs_in(JobState.SUBMITTING, JobState.QUEUED, JobState.RUNNING):
+        if record.parents_left:
+            yield Withdraw(record.id)
 
 
 def _submit_ready(

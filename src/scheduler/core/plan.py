@@ -89,23 +89,36 @@ def parent_jobs(workflow: WorkflowSpec, job: JobId, dependency: Dependency) -> t
     return tuple(JobId(job.trial, parent.name, point) for point in step_points(workflow, parent))
 
 
-def all_parent_jobs(workflow: WorkflowSpec, job: JobId) -> tuple[JobId, ...]:
-    """Every job that must be complete before this one starts."""
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One job's need of another.
+
+    Attributes:
+        job: The parent, or the child, as seen from the other end.
+        is_chained: See :class:`~scheduler.core.specs.Dependency`.
+    """
+
+    job: JobId
+    is_chained: bool
+
+
+def parent_links(workflow: WorkflowSpec, job: JobId) -> tuple[Link, ...]:
+    """Every job that this one needs."""
     return tuple(
-        parent
+        Link(parent, dependency.is_chained)
         for dependency in workflow.step(job.step).dependencies
         for parent in parent_jobs(workflow, job, dependency)
     )
 
 
-def child_jobs(workflow: WorkflowSpec, job: JobId) -> tuple[JobId, ...]:
-    """Every job that waits for this one."""
-    found: list[JobId] = []
+def child_links(workflow: WorkflowSpec, job: JobId) -> tuple[Link, ...]:
+    """Every job that needs this one."""
+    found: list[Link] = []
     for child in workflow.children(job.step):
         dependency = next(each for each in child.dependencies if each.parent == job.step)
         same_point = dependency.mapping is DependencyMap.ONE2ONE and workflow.step(job.step).fans_out
         points = (job.point,) if same_point else step_points(workflow, child)
-        found.extend(JobId(job.trial, child.name, point) for point in points)
+        found.extend(Link(JobId(job.trial, child.name, point), dependency.is_chained) for point in points)
     return tuple(found)
 
 

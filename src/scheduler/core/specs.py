@@ -135,12 +135,15 @@ class Dependency:
         kind: Whether results or datasets flow along the edge.
         mapping: Same point (``one2one``) or all points (``all2one``).
         parameter: The parent's metric that the child gets as the argument of this name; None orders only.
+        is_chained: Whether the backend itself holds the child's job back until the parent's dataset is there, so that
+            it may be handed over as soon as the backend has the parent's job.
     """
 
     parent: str
     kind: DependencyKind = DependencyKind.RESULTS
     mapping: DependencyMap = DependencyMap.ONE2ONE
     parameter: str | None = None
+    is_chained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +230,11 @@ class WorkflowSpec:
     def children(self, name: str) -> tuple[StepSpec, ...]:
         """The steps that depend directly on the step of this name."""
         return tuple(step for step in self.steps if any(d.parent == name for d in step.dependencies))
+
+    @property
+    def has_chains(self) -> bool:
+        """Whether any job may be handed over before its parent is complete."""
+        return any(dependency.is_chained for step in self.steps for dependency in step.dependencies)
 
     def needed_metrics(self, name: str) -> frozenset[str]:
         """The metrics of this step that other steps take as arguments."""

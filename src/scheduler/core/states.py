@@ -19,6 +19,7 @@ from scheduler.core.events import (
     Submitted,
     Submitting,
     Succeeded,
+    Withdrawn,
 )
 
 
@@ -70,7 +71,7 @@ class TrialState(StrEnum):
 
 
 _OVER = {Succeeded: JobState.COMPLETED, Failed: JobState.FAILED, Cancelled: JobState.CANCELLED}
-_ATTEMPT_OVER = {**_OVER, RetryScheduled: JobState.RETRYING}
+_ATTEMPT_OVER = {**_OVER, RetryScheduled: JobState.RETRYING, Withdrawn: JobState.WAITING}
 
 _TABLE: dict[JobState, dict[type[JobEvent], JobState]] = {
     JobState.WAITING: {

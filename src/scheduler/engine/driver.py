@@ -194,6 +194,10 @@ class RunnerDriver:
                 self._take_off(flight, found[label])
             elif flight.is_unwanted:
                 self._land(flight, WasCancelled())
+            elif flight.attempt.follows:
+                self._land(
+                    flight, HasFailed(Failure(Cause.LOST, f"{self._name} did not take it, and cannot chain it now"))
+                )
             else:
                 missing.append(flight)
         if missing:

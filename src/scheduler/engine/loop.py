@@ -24,21 +24,24 @@ from scheduler.core.events import (
     Succeeded,
     TrialStarted,
     TrialTold,
+    Withdrawn,
 )
 from scheduler.core.failures import Cause, Failure
 from scheduler.core.machine import (
     Drop,
     ExperimentState,
+    JobRecord,
     Stop,
     Submit,
     Tell,
     TrialRecord,
+    Withdraw,
     decide,
     next_due,
     verdict,
 )
 from scheduler.core.observations import HasFailed, HasSucceeded, IsQueued, IsRunning, Observation, WasCancelled
-from scheduler.core.plan import JobId, arguments_of, dataset_name
+from scheduler.core.plan import JobId, arguments_of, dataset_name, parent_links
 from scheduler.core.results import check_final_result, check_step_result, measurements_of
 from scheduler.core.specs import Output, WorkflowSpec
 from scheduler.core.states import JobState, TrialState
@@ -106,6 +109,8 @@ class Engine:
         self._goal = 0
         self._must_wait = self._is_stopping = False
         self._held: set[int] = set()
+        self._early: dict[JobId, tuple[Flight, Observation]] = {}
+        """Outcomes of jobs whose parents' outcomes are not known yet: what they are worth depends on those."""
         self._told_instead: dict[int, Mapping[str, Measurement]] = {}
         self._error: Exception | None = None
         self._stop_reason: str | None = None
@@ -269,20 +274,14 @@ class Engine:
     def _act(self) -> None:
         """Carry out what the state asks for, until it asks for nothing more."""
         self._expire_trials()
+        self._take_early_outcomes()
         submissions: dict[str, list[Flight]] = {}
         for decision in decide(self.state, self._room(), self._mailbox.now()):
-            match decision:
-                case Submit(job):
-                    flight = self._prepare(job)
-                    submissions.setdefault(self._workflow.step(job.step).runner, []).append(flight)
-                case Drop(job, reason):
-                    self._record(Cancelled(job, self.state.job(job).attempt, self._mailbox.now(), reason))
-                case Stop(job):
-                    self._cancel(job)
-                case Tell(trial):
-                    self._tell(trial)
-                case _:
-                    assert_never(decision)
+            if not isinstance(decision, Submit):
+                self._carry_out(decision)
+            elif self._may_be_submitted(decision.job):
+                flight = self._prepare(decision.job)
+                submissions.setdefault(self._workflow.step(decision.job.step).runner, []).append(flight)
         if submissions:
             self._commit()
         for runner, flights in submissions.items():
@@ -291,6 +290,19 @@ class Engine:
             driver.tick()
         self._ask()
         self._report()
+
+    def _carry_out(self, decision: Drop | Stop | Withdraw | Tell) -> None:
+        match decision:
+            case Drop(job, reason):
+                self._record(Cancelled(job, self.state.job(job).attempt, self._mailbox.now(), reason))
+            case Stop(job):
+                self._cancel(job)
+            case Withdraw(job):
+                self._withdraw(job)
+            case Tell(trial):
+                self._tell(trial)
+            case _:
+                assert_never(decision)
 
     def _room(self) -> dict[str, int | None]:
         return {
@@ -334,13 +346,40 @@ class Engine:
             resources=step.resources,
             output=None if step.output is None else _order(step.output, job, token),
             inputs={argument: dataset_name(name, job, token) for argument, name in step.inputs.items()},
+            returns_result=step.returns_result,
+            follows=next((parent.native_id for parent in self._open_parents(job)), ""),
         )
         return Flight(job, record.attempt, attempt, is_unwanted=record.state is JobState.CANCELLING)
+
+    def _open_parents(self, job: JobId) -> Iterator[JobRecord]:
+        """The parents that the job is chained to and that are not over: at most one."""
+        for parent in parent_links(self._workflow, job):
+            record = self.state.job(parent.job)
+            if parent.is_chained and not record.state.is_terminal:
+                yield record
+
+    def _may_be_submitted(self, job: JobId) -> bool:
+        runner = self._driver(job).runner
+        return all(runner.may_be_followed(parent.native_id) for parent in self._open_parents(job))
+
+    def _take_early_outcomes(self) -> None:
+        for job in [job for job in self._early if not any(self._open_parents(job))]:
+            self.saw(*self._early.pop(job))
+
+    def _withdraw(self, job: JobId) -> None:
+        """Take a job back; what its backend still says about this attempt counts for nothing."""
+        record = self.state.job(job)
+        self._driver(job).cancel([record.label])
+        self._early.pop(job, None)
+        self._record(Withdrawn(job, record.attempt, self._mailbox.now()))
 
     def _cancel(self, job: JobId) -> None:
         record = self.state.job(job)
         self._record(CancelRequested(job, record.attempt, self._mailbox.now()))
-        self._driver(job).cancel([record.label])
+        if job in self._early:
+            self.saw(*self._early.pop(job))
+        else:
+            self._driver(job).cancel([record.label])
 
     def _cancel_trial(self, index: int) -> None:
         trial = self.state.live.get(index)
@@ -386,6 +425,13 @@ class Engine:
         job, number, now = flight.job, flight.number, self._mailbox.now()
         if self._is_stopping and not isinstance(observation, HasSucceeded):
             return  # what we broke off ourselves is no verdict on the job: a later run takes it up again
+        record = self.state.job(job)
+        if record.state is JobState.WAITING and number == record.attempt:
+            return  # the attempt was withdrawn
+        is_outcome = isinstance(observation, HasSucceeded | HasFailed | WasCancelled)
+        if is_outcome and record.state is not JobState.CANCELLING and any(self._open_parents(job)):
+            self._early[job] = flight, observation
+            return
         match observation:
             case IsQueued(link):
                 self._note_link(flight, link)
@@ -436,6 +482,8 @@ class Engine:
                 logger.warning("%s failed: %s", job, failure)
             case RetryScheduled(job=job, failure=failure):
                 logger.warning("%s will be tried again: %s", job, failure)
+            case Withdrawn(job=job):
+                logger.warning("%s waits again: the job whose dataset it reads is tried again", job)
             case TrialStarted(trial=trial):
                 logger.info("trial %d started", trial)
             case Submitting() | Started() | Succeeded() | Cancelled():

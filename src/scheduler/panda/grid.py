@@ -21,11 +21,13 @@ from scheduler.errors import RunnerError, RunnerUnavailableError
 from scheduler.panda.grid_channel import ResultChannel
 from scheduler.panda.grid_names import (
     NativeId,
+    Yield,
     family_of,
+    internal_id,
     new_archive_name,
     new_workflow_name,
-    with_slices,
-    without_slices,
+    with_yield,
+    without_yield,
     work_name,
     workflow_pattern,
 )
@@ -120,6 +122,8 @@ class Grid:
         self._client, self._site, self._prefix = client, site, prefix
         self._on_result, self._grace_s, self._clock = on_result, grace_s, clock
         self._sessions: dict[str, _Session] = {}
+        self._by_request: dict[int, _Session] = {}
+        self._internal_ids: dict[str, str] = {}  # by native id: the works that others may follow
         self._watches: dict[int, _Watch] = {}
         self._tasks: dict[int, _Task] = {}
         self._unwanted: set[tuple[int, int]] = set()
@@ -180,14 +184,15 @@ class Grid:
     def _session_for(self, job: Shipment) -> _Session:
         """The workflow that takes the job, with its tarball uploaded."""
         family = family_of(job.attempt.label)
-        session = self._sessions.get(family)
-        if session is None or session.works >= _WORKS_PER_WORKFLOW:
+        parent = NativeId.parse(job.attempt.follows)
+        session = self._sessions.get(family) if parent is None else self._by_request[parent.request_id]
+        if session is None or (session.works >= _WORKS_PER_WORKFLOW and parent is None):
             channel = self._open_channel()
             name = new_workflow_name(self._prefix, family)
             workflow = self._client.open_workflow(name, self._site, None if channel is None else channel.broker)
             logger.info("workflow %s is request %d in iDDS", name, workflow.request_id)
             urls = session.urls if session is not None else {}
-            session = self._sessions[family] = _Session(workflow, urls=urls)
+            session = self._sessions[family] = self._by_request[workflow.request_id] = _Session(workflow, urls=urls)
             self._watch(workflow.request_id, has_gap=False).look_at = self._clock() + _FIRST_LOOK_S
         if job.tarball.digest not in session.urls:
             session.urls[job.tarball.digest] = self._client.upload(job.tarball.path, new_archive_name())
@@ -199,7 +204,7 @@ class Grid:
         arguments = dict(attempt.arguments)
         as_mapping = job.function.takes_mapping
         return WorkOrder(
-            name=with_slices(work_name(self._prefix, attempt.label), _slices(attempt)),
+            name=with_yield(work_name(self._prefix, attempt.label), _yield_of(attempt)),
             function=f"{location.file}:{location.module}:{location.qualname}",
             args=(arguments,) if as_mapping else (),
             kwargs={} if as_mapping else arguments,
@@ -209,11 +214,16 @@ class Grid:
             walltime_s=max(1, round(job.resources.walltime_s or 0)),
             inputs=attempt.inputs,
             output=attempt.output,
+            follows=self._followed(attempt),
         )
+
+    def _followed(self, attempt: Attempt) -> str | None:
+        return self._internal_ids[attempt.follows] if attempt.follows else None
 
     def _took(self, order: _Order, transform_id: int) -> NativeId:
         attempt, request_id = order.job.attempt, order.session.workflow.request_id
-        native_id = NativeId(request_id, transform_id, _slices(attempt))
+        native_id = NativeId(request_id, transform_id, _yield_of(attempt))
+        self._internal_ids[str(native_id)] = internal_id(order.work.name)
         call = describe_call(order.job.function, attempt.arguments)
         command = f"# work {order.work.name}, {native_id} in iDDS\n{call}"
         try:
@@ -224,6 +234,10 @@ class Grid:
         watch.pause_s = _FIRST_LOOK_S
         watch.look_at = min(watch.look_at, self._clock() + _FIRST_LOOK_S)
         return native_id
+
+    def may_be_followed(self, native_id: str) -> bool:
+        """Whether a work may be chained to this one: iDDS looks for the parent in the same workflow, which is ours."""
+        return native_id in self._internal_ids
 
     # Looking --------------------------------------------------------------------------------------------------------
 
@@ -293,7 +307,7 @@ class Grid:
     def _must_look_up(self, watch: _Watch, work: NativeId) -> bool:
         """Whether nobody has asked for the missing result of a work that is over: at once, and when patience ends."""
         since = watch.over_since.get(work.transform_id)
-        if since is None or (self._results_of(work) and not work.slices):
+        if since is None or (self._results_of(work) and not work.yields.slices):
             return False
         asked = watch.asked_for.get(work.transform_id)
         return asked is None or asked < since + self._grace_s <= self._clock()
@@ -343,7 +357,7 @@ class Grid:
 
     def _is_decided(self, work: NativeId) -> bool:
         """Whether the result is here and nothing else is waited for."""
-        return not work.slices and bool(self._results_of(work)) and not self._lacks_link(work)
+        return not work.yields.slices and bool(self._results_of(work)) and not self._lacks_link(work)
 
     def _lacks_link(self, work: NativeId) -> bool:
         """Whether a function raised and its task, which has the log, is not known yet."""
@@ -357,7 +371,7 @@ class Grid:
         results = self._results_of(work)
         watch = self._watches.get(work.request_id)
         transform = None if watch is None else watch.transforms.get(work.transform_id)
-        if results and not work.slices:
+        if results and not work.yields.slices:
             return _outcome(results[0], transform)  # one that comes twice counts once, and it is the first
         if watch is None or transform is None:
             return None
@@ -381,9 +395,11 @@ class Grid:
             return _outcome(raised, transform)
         if results and transform.status is TransformStatus.FINISHED:
             return _outcome(results[-1], transform)  # of several slices the last one counts, as on the embedded site
+        if work.yields.is_silent and transform.status is TransformStatus.FINISHED:
+            return HasSucceeded(None)  # the dataset is complete, and nobody asked for more
         if not self._is_given_up(watch, work):
             return IsRunning()
-        return HasFailed(_explain_silence(transform, results, work.slices))
+        return HasFailed(_explain_silence(transform, results, work.yields.slices))
 
     def _results_of(self, work: NativeId) -> list[Result]:
         with self._results_lock:
@@ -443,9 +459,9 @@ class Grid:
         for family in {family_of(label) for label in labels}:
             for request_id in self._client.request_ids(workflow_pattern(self._prefix, family)):
                 for transform in self._client.transforms(request_id):
-                    name, slices = without_slices(transform.name)
+                    name, yields = without_yield(transform.name)
                     if name in names:
-                        found.setdefault(names[name], str(NativeId(request_id, transform.id, slices)))
+                        found.setdefault(names[name], str(NativeId(request_id, transform.id, yields)))
         return found
 
     def close(self) -> None:
@@ -490,8 +506,8 @@ class Grid:
         return list(self._pool.map(attempt, items))
 
 
-def _slices(attempt: Attempt) -> int:
-    return 0 if attempt.output is None else attempt.output.slices
+def _yield_of(attempt: Attempt) -> Yield:
+    return Yield() if attempt.output is None else Yield(attempt.output.slices, is_silent=not attempt.returns_result)
 
 
 def _outcome(result: Result, transform: Transform | None) -> Observation:

@@ -14,30 +14,60 @@ _DIGEST_LETTERS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class NativeId:
-    """Where an attempt is: its work in iDDS, and how many jobs of it make a dataset.
+class Yield:
+    """What makes an attempt complete, besides its function's return.
 
-    Written as ``<request>.<transform>``, followed by ``/<slices>`` when a dataset is produced, so that a program that
-    starts anew knows without any other record when the attempt is complete.
+    In names it is ``slices<n>``, or ``files<n>`` when the dataset alone counts; empty without a dataset.
+
+    Attributes:
+        slices: Jobs that produce files of a dataset; 0 when there is no dataset.
+        is_silent: Whether nobody waits for what the function returns.
+    """
+
+    slices: int = 0
+    is_silent: bool = False
+
+    def __str__(self) -> str:
+        return f"{'files' if self.is_silent else 'slices'}{self.slices}" if self.slices else ""
+
+    @classmethod
+    def parse(cls, text: str) -> Yield | None:
+        """Read what :meth:`__str__` wrote; None when it is something else."""
+        found = re.fullmatch(r"(slices|files)(\d+)", text)
+        return None if found is None else cls(int(found[2]), found[1] == "files")
+
+
+NOTHING_ELSE = Yield()
+
+
+@dataclass(frozen=True, slots=True)
+class NativeId:
+    """Where an attempt is: its work in iDDS, and what makes it complete.
+
+    Written as ``<request>.<transform>``, with ``/<slices>`` when a dataset is produced, or ``/files<slices>`` when
+    the dataset alone counts, so that a program that starts anew knows without any other record when it is complete.
 
     Attributes:
         request_id: The request in iDDS.
         transform_id: The work in iDDS.
-        slices: Jobs that produce files of a dataset; 0 when there is no dataset.
+        yields: The dataset that it produces.
     """
 
     request_id: int
     transform_id: int
-    slices: int = 0
+    yields: Yield = NOTHING_ELSE
 
     def __str__(self) -> str:
-        return f"{self.request_id}.{self.transform_id}" + (f"/{self.slices}" if self.slices else "")
+        yields = str(self.yields).removeprefix("slices")
+        return f"{self.request_id}.{self.transform_id}" + (f"/{yields}" if yields else "")
 
     @classmethod
     def parse(cls, text: str) -> NativeId | None:
         """Read what :meth:`__str__` wrote; None when it is something else."""
-        found = re.fullmatch(r"(\d+)\.(\d+)(?:/(\d+))?", text)
-        return None if found is None else cls(*(int(each or 0) for each in found.groups()))
+        found = re.fullmatch(r"(\d+)\.(\d+)(?:/(files)?(\d+))?", text)
+        if found is None:
+            return None
+        return cls(int(found[1]), int(found[2]), Yield(int(found[4] or 0), is_silent=bool(found[3])))
 
 
 def work_name(prefix: str | None, label: str) -> str:
@@ -53,15 +83,21 @@ def work_name(prefix: str | None, label: str) -> str:
     return f"{safe[:_LONGEST]}.{digest}"
 
 
-def with_slices(name: str, slices: int) -> str:
-    """A work's name that says how many jobs of it make a dataset; a plain one when it makes none."""
-    return f"{name}.slices{slices}" if slices else name
+def with_yield(name: str, yields: Yield) -> str:
+    """A work's name that says what makes it complete; a plain one when it makes no dataset."""
+    return f"{name}.{yields}" if yields.slices else name
 
 
-def without_slices(name: str) -> tuple[str, int]:
-    """The parts that :func:`with_slices` joined."""
-    stem, _, slices = name.rpartition(".slices")
-    return (stem, int(slices)) if stem and slices.isdigit() else (name, 0)
+def without_yield(name: str) -> tuple[str, Yield]:
+    """The parts that :func:`with_yield` joined."""
+    stem, _, last = name.rpartition(".")
+    yields = Yield.parse(last)
+    return (stem, yields) if stem and yields is not None else (name, NOTHING_ELSE)
+
+
+def internal_id(name: str) -> str:
+    """The name by which other works of the same request refer to a work: always the same for the same name."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def family_of(label: str) -> str:

@@ -27,6 +27,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from scheduler.errors import ConfigurationError, RunnerError, RunnerUnavailableError
+from scheduler.panda.grid_names import internal_id
 from scheduler.panda.grid_replies import Result, Transform, request_ids_in, results_in, transforms_in, user_in
 from scheduler.runners.base_runner import OutputOrder
 
@@ -116,6 +117,8 @@ class WorkOrder:
         walltime_s: Time limit of a job, in seconds.
         inputs: Argument name -> dataset.
         output: The dataset to produce, if any.
+        follows: The internal id of a work of the same workflow: PanDA holds the task of this one back until that one's
+            is over.
     """
 
     name: str
@@ -128,6 +131,7 @@ class WorkOrder:
     walltime_s: int
     inputs: Mapping[str, str]
     output: OutputOrder | None = None
+    follows: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,8 +322,10 @@ class IddsClient:
             output_file_name=None if output is None else output.file,
             num_events=None if output is None else output.num_events,
             num_events_per_job=None if output is None else output.num_events_per_job,
+            parent_internal_id=order.follows,
             json_load=True,  # its only effect: the arguments are not written into the log
         )
+        work.internal_id = internal_id(order.name)
         work.core_count, work.max_walltime, work.total_memory = order.cores, order.walltime_s, order.memory_mb
         # One try: an attempt of ours is one task that runs once, and retries are counted where they are asked for.
         work.max_attempt = 1

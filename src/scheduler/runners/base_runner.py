@@ -48,6 +48,9 @@ class Attempt:
         resources: What it may use; None fields take the runner's own limits.
         output: The dataset to produce, if any.
         inputs: Argument name -> dataset name; the payload gets the list of its files.
+        returns_result: Whether anybody waits for what the payload returns; the dataset alone is enough otherwise.
+        follows: The native id of the attempt whose dataset this one reads, when that is not complete yet: the backend
+            holds this one back until it is. Empty otherwise.
     """
 
     label: str
@@ -57,6 +60,8 @@ class Attempt:
     resources: Resources = field(default_factory=Resources)
     output: OutputOrder | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
+    returns_result: bool = True
+    follows: str = ""
 
 
 class BaseRunner(ABC):
@@ -67,11 +72,13 @@ class BaseRunner(ABC):
             how many trials run at once when the user does not say.
         stages_inputs: Whether attempts may have ``inputs``.
         stages_outputs: Whether attempts may have an ``output``.
+        chains_datasets: Whether attempts may follow others, see :class:`Attempt`.
     """
 
     capacity: int | None = None
     stages_inputs: bool = False
     stages_outputs: bool = False
+    chains_datasets: bool = False
     _wake: Callable[[], None] | None = None
 
     def on_wake(self, wake: Callable[[], None]) -> None:
@@ -89,6 +96,10 @@ class BaseRunner(ABC):
         Raises:
             ConfigurationError: With the step's name, what is wrong and what to do.
         """
+
+    def may_be_followed(self, native_id: str) -> bool:  # noqa: ARG002 - an answer for all
+        """Whether an attempt may follow this one now, if ``chains_datasets``. Quick, and asked in any thread."""
+        return self.chains_datasets
 
     @abstractmethod
     def submit(self, batch: Sequence[Attempt]) -> dict[str, str | Failure]:

@@ -31,6 +31,10 @@ class Place(Protocol):
         """How many attempts fit; None when the place queues by itself."""
         ...
 
+    def may_be_followed(self, native_id: str) -> bool:
+        """Whether an attempt may be chained to this one."""
+        ...
+
     def check(self, step: StepSpec) -> None:
         """Refuse a step that could never run here."""
         ...
@@ -78,6 +82,10 @@ class EmbeddedPlace:
     def capacity(self) -> int:
         """How many jobs run at once."""
         return max(1, self._all_slots // self._cores)
+
+    def may_be_followed(self, native_id: str) -> bool:  # noqa: ARG002 - the same for all
+        """Jobs of this machine are never chained: there is no queue to wait in."""
+        return False
 
     def check(self, step: StepSpec) -> None:
         """Refuse a step with datasets for which there is no catalogue."""
@@ -171,6 +179,10 @@ class GridPlace:
     def capacity(self) -> int | None:
         """How many attempts may be in flight; None: PanDA queues by itself."""
         return self._capacity
+
+    def may_be_followed(self, native_id: str) -> bool:
+        """Whether this program submitted the work: others may be chained to those only."""
+        return self._grid is not None and self._grid.may_be_followed(native_id)
 
     def check(self, step: StepSpec) -> None:
         """Refuse a function that wants to know its slice: PanDA does not tell.

@@ -132,6 +132,7 @@ class PanDAiDDSRunner(BaseRunner):
         self._job_dir = _path("job_dir", job_dir)
         self._packer: Packer | None = None
         self.service = _choose_service(service)
+        self.chains_datasets = self.service != "local"
         self._place: Place = (
             EmbeddedPlace(
                 slots=slots,
@@ -162,6 +163,10 @@ class PanDAiDDSRunner(BaseRunner):
     def capacity(self) -> int | None:  # type: ignore[override]  # computed on first use: counting cores imports loky
         """How many jobs of ``core_count`` cores run at once; None on the grid, unless ``config`` says so."""
         return self._place.capacity
+
+    def may_be_followed(self, native_id: str) -> bool:
+        """Whether an attempt may be chained to this one: on the grid, to those of this very program."""
+        return self._place.may_be_followed(native_id)
 
     def check(self, step: StepSpec) -> None:
         """Refuse a step that could never run: not a function, nothing that ships, an impossible output.

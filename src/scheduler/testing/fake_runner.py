@@ -44,8 +44,13 @@ def call_it(attempt: Attempt) -> Fate:
 @dataclass(slots=True)
 class _Entry:
     fate: Fate
-    submitted_at: float
+    begins_at: float
+    parent: _Entry | None = None
     is_cancelled: bool = False
+
+    @property
+    def ends_at(self) -> float:
+        return self.begins_at + self.fate.queued_s + self.fate.running_s
 
 
 class FakeRunner(BaseRunner):
@@ -57,6 +62,8 @@ class FakeRunner(BaseRunner):
         clock: Gives the time in seconds.
         alarm: Arranges for a call at a given time; without it the runner rings at once when a fate takes no time, and
             is found out by polling otherwise.
+        chains: Whether it takes attempts that follow others: they begin when those have ended, and break when those
+            failed.
 
     Attributes:
         submitted: Every attempt ever submitted, in order: what a test counts.
@@ -73,8 +80,9 @@ class FakeRunner(BaseRunner):
         capacity: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         alarm: Callable[[float, Callable[[], None]], None] | None = None,
+        chains: bool = False,
     ) -> None:
-        self.capacity = capacity
+        self.capacity, self.chains_datasets = capacity, chains
         self.submitted: list[Attempt] = []
         self.cancelled: list[str] = []
         self._fate, self._clock, self._alarm = fate, clock, alarm
@@ -87,7 +95,7 @@ class FakeRunner(BaseRunner):
         answer: dict[str, str | Failure] = {}
         for attempt in batch:
             assert attempt.label not in self._entries, f"{attempt.label} was submitted twice"  # noqa: S101
-            entry = _Entry(self._fate(attempt), self._clock())
+            entry = self._entry(attempt)
             self.submitted.append(attempt)
             self._entries[attempt.label] = entry
             answer[attempt.label] = self._native[attempt.label] = f"fake-{next(self._ids)}"
@@ -112,18 +120,25 @@ class FakeRunner(BaseRunner):
         """See :meth:`BaseRunner.find`."""
         return {label: self._native[label] for label in labels if label in self._entries}
 
+    def _entry(self, attempt: Attempt) -> _Entry:
+        label = next((label for label, native_id in self._native.items() if native_id == attempt.follows), None)
+        assert bool(label) == bool(attempt.follows), f"{attempt.label} follows what is not here"  # noqa: S101
+        parent, now = self._entries.get(label or ""), self._clock()
+        return _Entry(self._fate(attempt), now if parent is None else max(now, parent.ends_at), parent)
+
     def _arrange_bell(self, entry: _Entry) -> None:
-        delay = entry.fate.queued_s + entry.fate.running_s
         if self._alarm is not None:
-            self._alarm(entry.submitted_at + entry.fate.queued_s, self.wake)
-            self._alarm(entry.submitted_at + delay, self.wake)
-        elif delay == 0:
+            self._alarm(entry.begins_at + entry.fate.queued_s, self.wake)
+            self._alarm(entry.ends_at, self.wake)
+        elif self._clock() >= entry.ends_at:
             self.wake()
 
     def _observe(self, entry: _Entry) -> Observation | None:
-        age = self._clock() - entry.submitted_at
+        age = self._clock() - entry.begins_at
         if entry.is_cancelled:
             return WasCancelled()
+        if age >= 0 and entry.parent is not None and not isinstance(self._observe(entry.parent), HasSucceeded):
+            return HasFailed(Failure(Cause.KILLED, "broken: there is no dataset"))
         if age < entry.fate.queued_s:
             return IsQueued()
         if age < entry.fate.queued_s + entry.fate.running_s:

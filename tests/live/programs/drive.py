@@ -61,7 +61,7 @@ class Drive:
         self.runner.close()
 
 
-def attempt(label, function, arguments, *, output=None, inputs=None, resources=None, takes_mapping=False):
+def attempt(label, function, arguments, *, output=None, resources=None, takes_mapping=False, **more):
     return Attempt(
         label=label,
         payload=Function(getattr(steps, function), takes_mapping),
@@ -69,7 +69,7 @@ def attempt(label, function, arguments, *, output=None, inputs=None, resources=N
         directory=Path("run", "trials", label),
         resources=Resources(**(resources or {})),
         output=None if output is None else OutputOrder(**output),
-        inputs=inputs or {},
+        **more,
     )
 
 
