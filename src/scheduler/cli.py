@@ -327,6 +327,33 @@ def doctor(*, as_json: bool) -> None:
     sys.exit(any(check.verdict is practice.Verdict.FAIL for check in checks))
 
 
+@main.command()
+@click.option("--force", is_flag=True, help="Log in anew although the present token is still good.")
+def login(*, force: bool) -> None:
+    r"""Get a token for PanDA: sign in with a browser on any device. Programs that wait for a token go on by themselves.
+
+    The token is kept where panda-client keeps it, below PANDA_CONFIG_ROOT, readable for you alone.
+
+    \b
+    Example:
+      source ./setup_panda_bnl.sh && scheduler login
+    """
+    from scheduler.doctor import token_in_words
+    from scheduler.panda import login as flow
+    from scheduler.panda.idds import open_oidc
+
+    try:
+        flow.check_login(os.environ)
+        oidc = open_oidc()
+        if force or not flow.has_good_token(oidc, click.echo):
+            flow.log_in(oidc, click.echo)
+    except SchedulerError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.ClickException("given up; nothing was changed") from None
+    click.echo(f"token {token_in_words(os.environ)}")
+
+
 # Words ------------------------------------------------------------------------------------------------------------
 
 

@@ -108,7 +108,7 @@ def test_that_the_table_has_a_line_for_everything_and_failures_give_exit_code_1(
 
 def test_that_no_secret_is_shown():
     secret = token(lives_s=7200, name="Alice")
-    result = run_doctor(PANDA_AUTH_ID_TOKEN=secret, RUCIO_PASSWORD="sesame", PANDA_URL="http://alice:pw1@127.0.0.1:1/")  # noqa: S106 - shown to nobody
+    result = run_doctor(PANDA_AUTH_ID_TOKEN=secret, RUCIO_PASSWORD="sesame", PANDA_URL="http://alice:pw1@127.0.0.1:1/")
 
     assert "RUCIO_PASSWORD=(set, not shown)" in result.output
     assert "http://***@127.0.0.1:1/" in result.output
@@ -306,7 +306,7 @@ def test_that_a_token_file_with_nonsense_fails_with_a_remedy(tmp_path, content):
     check = token_check({"PANDA_CONFIG_ROOT": str(tmp_path)})
 
     assert check.verdict is Verdict.FAIL
-    assert "log in" in check.remedy
+    assert "scheduler login" in check.remedy
 
 
 def test_that_no_token_is_a_failure_only_where_one_is_needed(tmp_path):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.live.grid import Grid
+from tests.panda.identity_provider import id_token
 
 pytestmark = pytest.mark.timeout(600)  # the first run makes virtual environments
 PROGRAMS = Path(__file__).parent / "programs"
@@ -204,7 +205,23 @@ def test_that_a_killed_program_finds_its_jobs_and_what_they_returned_meanwhile(h
 def test_that_a_missing_token_is_an_outage_with_instructions_and_nobody_is_asked(http_grid, drive, attempt):
     driver = drive(http_grid, environment={"PANDA_AUTH": "oidc", "PANDA_AUTH_VO": "EIC"})
     answer = driver.ask("submit", attempts=[attempt("square", {"x": 1})])
-    assert "log in again in another terminal" in answer["unavailable"]
+    assert "run `scheduler login` in another terminal" in answer["unavailable"]
+
+
+def test_that_a_run_whose_token_has_expired_goes_on_when_there_is_a_new_one(http_grid, drive, attempt, tmp_path):
+    file = tmp_path / ".token"
+    file.write_text(json.dumps({"id_token": id_token(lives_s=7200)}))
+    oidc = {"PANDA_AUTH": "oidc", "PANDA_AUTH_VO": "EIC", "PANDA_CONFIG_ROOT": str(tmp_path)}
+    driver = drive(http_grid, environment=oidc)
+    ids = driver.submit(attempt("square", {"x": 3}))
+    file.write_text(json.dumps({"id_token": id_token(lives_s=-5)}))
+    assert "run `scheduler login`" in driver.ask("submit", attempts=[attempt("square", {"x": 1})])["unavailable"]
+    time.sleep(3.0)  # longer than the pause between two looks
+    assert "run `scheduler login`" in driver.ask("poll", attempts=ids).get("unavailable", "")
+
+    file.write_text(json.dumps({"id_token": id_token(lives_s=7200)}))
+
+    assert list(driver.wait(ids).values()) == [["succeeded", {"y": 9}]]
 
 
 def test_that_a_dataset_is_found_under_its_name_and_read_by_the_next_job(http_grid, drive, attempt):

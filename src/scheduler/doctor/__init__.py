@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from scheduler.doctor.checks import Check, Verdict, as_json, as_table
-from scheduler.doctor.credentials import examine_proxy, examine_token
+from scheduler.doctor.credentials import examine_proxy, examine_token, token_in_words
 from scheduler.doctor.installation import examine_installation
 from scheduler.doctor.machine import examine_machine
 from scheduler.doctor.services import examine_services, is_grid_configured, is_rucio_configured
 
-__all__ = ["Check", "Verdict", "as_json", "as_table", "examine"]
+__all__ = ["Check", "Verdict", "as_json", "as_table", "examine", "token_in_words"]
 
 
 def examine(environment: Mapping[str, str], directory: Path) -> list[Check]:

@@ -19,7 +19,7 @@ _TOKEN_VARIABLE, _TOKEN_FILE_VARIABLE, _LEAKING_VARIABLE = (
     "OIDC_AUTH_TOKEN_FILE",
     "OIDC_AUTH_ID_TOKEN",
 )
-_LOG_IN = "start a command of panda-client, for example pbook, and log in as it says"
+_LOG_IN = "run scheduler login"
 _SHORT_S = 3600.0
 
 
@@ -57,6 +57,11 @@ def examine_token(environment: Mapping[str, str], *, is_needed: bool) -> Iterato
         remedy = f"unset it, and let {_TOKEN_FILE_VARIABLE} name a file instead"
         found = f"{_LEAKING_VARIABLE} is set; iDDS's client copies it into job parameters that others can read"
         yield Check("token in the environment", Verdict.WARN, found, remedy)
+
+
+def token_in_words(environment: Mapping[str, str]) -> str:
+    """Whose token programs would use, and how long it lives."""
+    return next(examine_token(environment, is_needed=True)).found
 
 
 def examine_proxy(environment: Mapping[str, str], *, is_needed: bool) -> Iterator[Check]:

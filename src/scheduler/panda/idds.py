@@ -24,11 +24,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from scheduler.errors import ConfigurationError, RunnerError, RunnerUnavailableError
 from scheduler.panda.grid_names import internal_id
 from scheduler.panda.grid_replies import Result, Transform, request_ids_in, results_in, transforms_in, user_in
+from scheduler.panda.login import TOKEN_VARIABLES, Oidc, provider_of, renew
 from scheduler.runners.base_runner import OutputOrder
 
 logger = logging.getLogger(__name__)
@@ -339,7 +340,7 @@ class IddsClient:
         """
         if os.environ.get("PANDA_AUTH") != "oidc":
             return
-        if any(os.environ.get(name) for name in ("PANDA_AUTH_ID_TOKEN", "OIDC_AUTH_TOKEN_FILE", "OIDC_AUTH_ID_TOKEN")):
+        if any(os.environ.get(name) for name in TOKEN_VARIABLES):
             return
         with self._credential_lock:
             _refresh_token(self._packages)
@@ -468,21 +469,14 @@ def _path(command: str, arguments: Mapping[str, object]) -> str:
 
 def _import_packages() -> SimpleNamespace:
     """The client packages, imported without what they do to the program's logging and warnings."""
-    try:
-        with _unchanged_logging(), warnings.catch_warnings():
-            work = importlib.import_module("idds.iworkflow.work")
-            workflow = importlib.import_module("idds.iworkflow.workflow")
-            manager = importlib.import_module("idds.client.clientmanager")
-            constants = importlib.import_module("idds.common.constants")
-            exceptions = importlib.import_module("idds.common.exceptions")
-            utils = importlib.import_module("idds.common.utils")
-            panda = importlib.import_module("pandaclient.Client")
-    except ImportError as error:
-        raise ConfigurationError(
-            f"the client packages of PanDA and iDDS are not installed ({error}): pip install 'aid2e-scheduler[panda]'"
-        ) from error
-    except OSError as error:
-        raise RunnerUnavailableError(f"the host of the PanDA service cannot be resolved: {error}") from error
+    with _import_errors_explained(), _unchanged_logging(), warnings.catch_warnings():
+        work = importlib.import_module("idds.iworkflow.work")
+        workflow = importlib.import_module("idds.iworkflow.workflow")
+        manager = importlib.import_module("idds.client.clientmanager")
+        constants = importlib.import_module("idds.common.constants")
+        exceptions = importlib.import_module("idds.common.exceptions")
+        utils = importlib.import_module("idds.common.utils")
+        panda = importlib.import_module("pandaclient.Client")
     # Without a handler of its own it would get one that writes to standard output.
     logging.getLogger("panda-client").addHandler(logging.NullHandler())
     return SimpleNamespace(
@@ -495,6 +489,18 @@ def _import_packages() -> SimpleNamespace:
         json_dumps=utils.json_dumps,
         panda=panda,
     )
+
+
+@contextmanager
+def _import_errors_explained() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the client packages of PanDA and iDDS are not installed ({error}): pip install 'aid2e-scheduler[panda]'"
+        ) from error
+    except OSError as error:
+        raise RunnerUnavailableError(f"the host of the PanDA service cannot be resolved: {error}") from error
 
 
 @contextmanager
@@ -522,33 +528,40 @@ def _without_exit(call: Callable[[], tuple[int, Any]]) -> tuple[int, Any]:
         raise RunnerUnavailableError(f"PanDA does not answer: {error}") from error
 
 
+def open_oidc() -> Oidc:
+    """What panda-client knows of the user's token and of the service that gives it.
+
+    Raises:
+        ConfigurationError: panda-client is not installed.
+        RunnerUnavailableError: The host of the service cannot be resolved.
+    """
+    with _import_errors_explained(), _unchanged_logging():
+        return _oidc(importlib.import_module("pandaclient.Client"))
+
+
+def _oidc(panda: Any) -> Oidc:  # noqa: ANN401 - a module of the packages
+    logger_of_panda = logging.getLogger("panda-client")
+    logger_of_panda.addHandler(logging.NullHandler())
+    return cast("Oidc", panda._HttpClient().get_oidc(logger_of_panda))  # noqa: SLF001 - no other way
+
+
 def _refresh_token(packages: SimpleNamespace) -> None:
     with _unchanged_logging():
-        login = packages.panda._HttpClient().get_oidc(logging.getLogger("panda-client"))  # noqa: SLF001 - no other way
-        is_valid, refresh, _ = login.check_token()
+        oidc = _oidc(packages.panda)
+        is_valid, refresh, _ = oidc.check_token()
         if is_valid:
             return
         if refresh is None:
             raise RunnerUnavailableError(_LOG_IN)
-        service = _page(login, login.auth_config_url)
-        endpoints = _page(login, service["oidc_config_url"])
-        is_new, text = login.refresh_token(
-            endpoints["token_endpoint"], service["client_id"], service["client_secret"], refresh
-        )
-        if not is_new:
-            raise RunnerUnavailableError(f"{_LOG_IN} (it could not be refreshed: {_shorten(text)})")
-
-
-def _page(login: Any, url: str) -> Mapping[str, str]:  # noqa: ANN401 - an object of the packages
-    is_there, page = login.fetch_page(url)
-    if not is_there:
-        raise RunnerUnavailableError(f"the token cannot be refreshed: {_shorten(page)}")
-    return dict(page)
+        try:
+            renew(oidc, provider_of(oidc), refresh)
+        except RunnerUnavailableError as error:
+            raise RunnerUnavailableError(f"{_LOG_IN} ({error})") from error
 
 
 _LOG_IN = (
-    "the PanDA token is missing or has expired: log in again in another terminal with this environment, for example "
-    "by running `pbook`; the run goes on by itself"
+    "the PanDA token is missing or has expired: run `scheduler login` in another terminal with this environment; "
+    "the run goes on by itself"
 )
 
 
@@ -556,7 +569,7 @@ def _trouble(message: str) -> RunnerError:
     """The exception for what went wrong: a refusal only when the service said that it will never do it."""
     if _CREDENTIALS.search(message):
         return RunnerUnavailableError(
-            f"{message}. Is the credential valid, and the user's own? Renew the token (`pbook`) or the proxy "
+            f"{message}. Is the credential valid, and the user's own? Renew the token (`scheduler login`) or the proxy "
             "certificate (X509_USER_PROXY) in another terminal; the run goes on by itself"
         )
     if _REFUSALS.search(message):
