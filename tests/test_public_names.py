@@ -14,6 +14,7 @@ HOMES = {
     "scheduler": [
         "AxScheduler",
         "BaseRunner",
+        "Infeasible",
         "Job",
         "JobLibRunner",
         "JobState",

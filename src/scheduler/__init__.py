@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scheduler.ax_scheduler import AxScheduler as AxScheduler
     from scheduler.core.specs import Resources as Resources
+    from scheduler.errors import Infeasible as Infeasible
     from scheduler.job.job import Job as Job
     from scheduler.job.job import JobType as JobType
     from scheduler.job.job_state import JobState as JobState
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AxScheduler": "scheduler.ax_scheduler",
     "BaseRunner": "scheduler.runners.base_runner",
+    "Infeasible": "scheduler.errors",
     "Job": "scheduler.job.job",
     "JobLibRunner": "scheduler.runners.joblib_runner",
     "JobState": "scheduler.job.job_state",

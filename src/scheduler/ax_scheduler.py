@@ -415,11 +415,14 @@ class AxScheduler:
         return candidates
 
     def _best(self, engine: Engine, optimizer: AxOptimizer) -> dict[Any, Any]:
-        if not any(trial.status.is_completed for trial in optimizer.experiment.trials.values()):
-            cause = engine.summary().common_failure
+        if not optimizer.has_results:
+            summary = engine.summary()
+            causes = [f"the commonest cause: {summary.common_failure}"] if summary.common_failure else []
+            if summary.infeasible:
+                causes.append(f"the designs of {summary.infeasible} are infeasible")
             raise NoSuccessfulTrialError(
                 f"none of the {len(optimizer.experiment.trials)} trials succeeded, so there is no best point; "
-                + (f"the commonest cause: {cause}" if cause else "none was finished")
+                + ("; ".join(causes) or "none was finished")
             )
         return engine.consult(optimizer.pareto if self.is_multi_objective() else optimizer.best_parameters)
 

@@ -110,7 +110,7 @@ def status(run: Path) -> None:
         console.print(f"[bold]{view.about.get('experiment')}[/bold] in {view.path}: {_activity(view)}")
         console.print(
             f"trials: {counts.get(TrialState.COMPLETED, 0)} completed, {_failed(counts)} failed, "
-            f"{_under_way(counts)} under way"
+            f"{_infeasible(counts)}{_under_way(counts)} under way"
         )
         if standing := view.standing():
             console.print(f"best: {standing}")
@@ -366,6 +366,11 @@ def _failed(counts: dict[TrialState, int]) -> int:
     return counts.get(TrialState.FAILED, 0) + counts.get(TrialState.CANCELLED, 0)
 
 
+def _infeasible(counts: dict[TrialState, int]) -> str:
+    count = counts.get(TrialState.INFEASIBLE, 0)
+    return f"{count} infeasible, " if count else ""
+
+
 def _under_way(counts: dict[TrialState, int]) -> int:
     return counts.get(TrialState.RUNNING, 0) + counts.get(TrialState.CREATED, 0)
 
@@ -382,6 +387,8 @@ def _need_trial(view: RunView, trial: int) -> TrialView:
 def _why_not_failed(trial: TrialView) -> str:
     if trial.state is TrialState.COMPLETED:
         return f"trial {trial.index} did not fail: it completed with {trial.result}"
+    if trial.state is TrialState.INFEASIBLE:
+        return f"trial {trial.index} did not fail: its design is infeasible: {trial.failure}"
     if trial.state is TrialState.CANCELLED:
         return f"trial {trial.index} was cancelled: {trial.failure or 'no reason is recorded'}"
     return f"trial {trial.index} has not failed: it is {trial.state}"
@@ -410,7 +417,7 @@ def _steps_table(view: RunView) -> Any:  # noqa: ANN401 - rich is imported late
             str(_sum(counts, JobState.SUBMITTING, JobState.QUEUED, JobState.RETRYING)),
             str(_sum(counts, JobState.RUNNING, JobState.CANCELLING)),
             str(_sum(counts, JobState.COMPLETED)),
-            str(_sum(counts, JobState.FAILED, JobState.CANCELLED)),
+            str(_sum(counts, JobState.FAILED, JobState.CANCELLED, JobState.INFEASIBLE)),
         )
     return table
 

@@ -19,11 +19,58 @@ Divided by what the caller can do about them::
     │   └── NoSuccessfulTrialError   every trial failed, so there is no best point
     ├── OptimizationInterrupted  the user stopped the run (also a KeyboardInterrupt)
     └── InvalidTransitionError   news that cannot be true: a defect of ours or of a runner
+
+:class:`Infeasible` stands apart: it is raised by the user's steps and is no error.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+
+INFEASIBLE_MARK = "#infeasible"
+"""What follows it in the text of an exception is a JSON object with the reason, the constraint and its value."""
+
+
+class Infeasible(Exception):  # noqa: N818 - a finding, not an error
+    """Raised by a step that finds the design infeasible: its trial ends, without being a failure.
+
+    With a constraint, the optimizer is told its value and learns from it; without, the design is not proposed again.
+    The other jobs of the trial are cancelled, nothing is retried, and the trial does not count for ``failure_rate``.
+
+    All of it is in the text, since a job on the grid gives back nothing else. Where this package is not installed, any
+    exception with such a text does the same: ``raise RuntimeError('#infeasible{"reason": "too heavy"}')``.
+
+    Args:
+        reason: Why, for people.
+        constraint: A metric with an outcome constraint, which the design violates.
+        value: The value of that metric: a number, or (mean, standard error).
+
+    Example::
+
+        def check(thickness):
+            overlap = geometry(thickness).overlap_mm
+            if overlap > 0:
+                raise Infeasible("layers overlap", constraint="overlap_mm", value=overlap)
+    """
+
+    def __init__(
+        self, reason: str, *, constraint: str | None = None, value: float | tuple[float, float] | None = None
+    ) -> None:
+        if (constraint is None) != (value is None):
+            raise TypeError(
+                f"Infeasible({reason!r}): give constraint and value, or neither: a name alone tells nothing"
+            )
+        self.reason, self.constraint, self.value = reason, constraint, value
+        given = {} if constraint is None else {"constraint": constraint, "value": _plain(value)}
+        super().__init__(f"{reason} {INFEASIBLE_MARK}{json.dumps({'reason': reason, **given})}")
+
+
+def _plain(value: object) -> object:
+    """A number that JSON takes, also of numpy's."""
+    if isinstance(value, tuple | list):
+        return [float(each) for each in value]
+    return float(value)  # type: ignore[arg-type]
 
 
 class SchedulerError(Exception):

@@ -237,6 +237,8 @@ def in_one_line(summary: RunSummary) -> str:
     trials = f"trials: {summary.completed} of {summary.max_trials} done, {summary.running} running"
     if summary.failed:
         trials += f", {summary.failed} failed"
+    if summary.infeasible:
+        trials += f", {summary.infeasible} infeasible"
     steps = [f"{name}: {_counts_in_words(counts)}" for name, counts in summary.steps.items()]
     rest = {
         "best": summary.best,
@@ -277,6 +279,7 @@ def _bar(summary: RunSummary, *, is_unicode: bool) -> Text:
     parts = (
         (summary.completed, "━" if is_unicode else "#", "green"),
         (summary.failed, "━" if is_unicode else "x", "red"),
+        (summary.infeasible, "━" if is_unicode else "o", "magenta"),
         (summary.running, "╍" if is_unicode else ">", "yellow"),
     )
     total = max(summary.max_trials, sum(count for count, _, _ in parts), 1)
@@ -290,6 +293,8 @@ def _bar(summary: RunSummary, *, is_unicode: bool) -> Text:
     bar.append(f" {summary.completed}/{summary.max_trials} done, {summary.running} running", style="default")
     if summary.failed:
         bar.append(f", {summary.failed} failed", style="red")
+    if summary.infeasible:
+        bar.append(f", {summary.infeasible} infeasible", style="magenta")
     return bar
 
 

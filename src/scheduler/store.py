@@ -416,7 +416,7 @@ def _remedy(error: str) -> str:
 
 
 def _job_row(record: JobRecord) -> tuple[object, ...]:
-    failure = record.failure
+    failure, found = record.failure, record.infeasibility
     return (
         record.id.trial,
         record.id.step,
@@ -426,7 +426,7 @@ def _job_row(record: JobRecord) -> tuple[object, ...]:
         record.label,
         record.native_id,
         failure and failure.cause.value,
-        failure and failure.message,
+        found.reason if found is not None else failure and failure.message,
         failure and failure.log,
         record.started_at,
         record.ended_at,
@@ -436,7 +436,8 @@ def _job_row(record: JobRecord) -> tuple[object, ...]:
 
 
 def _trial_row(state: ExperimentState, record: TrialRecord) -> tuple[object, ...]:
-    failure = state.failure(record.index)
+    failure, found = state.failure(record.index), state.infeasibility(record.index)
+    reason = found.reason if found is not None else str(failure) if failure is not None else record.told_failure
     is_complete = record.state is TrialState.COMPLETED
     return (
         record.index,
@@ -445,6 +446,6 @@ def _trial_row(state: ExperimentState, record: TrialRecord) -> tuple[object, ...
         record.started_at,
         record.ended_at,
         record.is_told,
-        str(failure) if failure else record.told_failure,
+        reason,
         json.dumps(dict(state.result(record.index))) if is_complete else None,
     )

@@ -12,6 +12,7 @@ from scheduler.core.events import (
     CancelRequested,
     Event,
     Failed,
+    FoundInfeasible,
     JobEvent,
     RetryScheduled,
     Started,
@@ -63,6 +64,7 @@ PATHS: dict[JobState, list[Event]] = {
     JobState.CANCELLING: [Submitting(JOB, 1, 1.0, "l1"), CancelRequested(JOB, 1, 2.0)],
     JobState.COMPLETED: [Submitting(JOB, 1, 1.0, "l1"), Succeeded(JOB, 1, 2.0, {"v": 1})],
     JobState.FAILED: [Submitting(JOB, 1, 1.0, "l1"), Failed(JOB, 1, 2.0, BOOM)],
+    JobState.INFEASIBLE: [Submitting(JOB, 1, 1.0, "l1"), FoundInfeasible(JOB, 1, 2.0, "too heavy")],
     JobState.CANCELLED: [Submitting(JOB, 1, 1.0, "l1"), Cancelled(JOB, 1, 2.0, "because")],
 }
 
@@ -73,6 +75,7 @@ def events_of(attempt: int) -> list[JobEvent]:
         Started(JOB, attempt, 9.0),
         Succeeded(JOB, attempt, 9.0, {"v": 1}),
         Failed(JOB, attempt, 9.0, BOOM),
+        FoundInfeasible(JOB, attempt, 9.0, "too heavy", {"mass": (3.0, None)}),
         RetryScheduled(JOB, attempt, 9.0, GONE, 10.0),
         Withdrawn(JOB, attempt, 9.0),
         CancelRequested(JOB, attempt, 9.0),

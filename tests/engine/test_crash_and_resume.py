@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler import Infeasible
 from scheduler.core.events import TrialTold
 from scheduler.core.failures import Cause, Failure
 from scheduler.core.observations import HasFailed
@@ -105,7 +106,7 @@ class FragileOptimizer(FakeOptimizer):
         super().tell_failed(index, reason, again=again)
 
     def _may_propose(self, index):
-        return index < 2 or len(self.told) + len(self.failed) > 0
+        return index < 2 or len(self.told) + len(self.failed) + len(self.infeasible) > 0
 
     def snapshot(self):
         self.mailbox._now += 0.4  # saving takes time, so that it is not done after every trial
@@ -114,7 +115,7 @@ class FragileOptimizer(FakeOptimizer):
     def __deepcopy__(self, memo):
         twin = FragileOptimizer()
         twin._candidates = list(self._candidates)
-        twin.told, twin.failed = dict(self.told), dict(self.failed)
+        twin.told, twin.failed, twin.infeasible = dict(self.told), dict(self.failed), dict(self.infeasible)
         return twin
 
 
@@ -151,6 +152,9 @@ def fate_of(seed):
         chance = random.Random(f"{seed} {attempt.label}")
         if "-make-" in attempt.label and chance.random() < 0.3:
             return Fate(HasFailed(Failure(Cause.LOST, "gone")), 0, chance.uniform(0, 5))
+        if chance.random() < 0.1:
+            text = str(Infeasible("too heavy", constraint="limit", value=3.0))
+            return Fate(HasFailed(Failure(Cause.EXCEPTION, text)), 0, chance.uniform(0, 5))
         if chance.random() < 0.1:
             return Fate(HasFailed(Failure(Cause.EXCEPTION, "unlucky")), 0, chance.uniform(0, 5))
         return Fate(call_it(attempt).outcome, chance.uniform(0, 5), chance.uniform(0, 20))
@@ -210,11 +214,11 @@ def check(run, backend, engine, optimizer):
     labels = [attempt.label for attempt in backend.submitted]
     assert len(labels) == len(set(labels)), "an attempt was submitted twice"
     assert len(engine.state.trials) == TRIALS
-    told = set(optimizer.told) | set(optimizer.failed)
-    assert told == set(engine.state.trials)
-    assert not set(optimizer.told) & set(optimizer.failed)
+    told = [*optimizer.told, *optimizer.failed, *optimizer.infeasible]
+    assert sorted(told) == sorted(engine.state.trials)
     for index, trial in engine.state.trials.items():
         assert (trial.state is TrialState.COMPLETED) == (index in optimizer.told)
+        assert (trial.state is TrialState.INFEASIBLE) == (index in optimizer.infeasible)
     assert sum(isinstance(event, TrialTold) for event in run.events) == TRIALS
 
 

@@ -20,6 +20,7 @@ from tests.panda.identity_provider import id_token
 pytestmark = pytest.mark.timeout(600)  # the first run makes virtual environments
 PROGRAMS = Path(__file__).parent / "programs"
 PATIENCE_S = 150.0
+OUTAGE_S = 30.0
 
 
 class Driver:
@@ -177,6 +178,15 @@ def test_that_a_cancelled_job_is_killed_and_the_kill_confirmed(grid, drive, atte
 
 
 @pytest.mark.long
+def test_that_a_job_that_ends_well_without_a_word_is_lost_after_a_grace_time(http_grid, drive, attempt):
+    driver = drive(http_grid)
+    ids = driver.submit(attempt("vanish", {"x": 1}))
+    (seen,) = driver.wait(ids).values()
+    assert seen[:2] == ["failed", "lost"]
+    assert "no result of it arrived" in seen[2]
+
+
+@pytest.mark.long
 def test_that_a_job_cancelled_before_it_has_a_task_is_killed_when_it_has_one(http_grid, drive, attempt):
     driver = drive(http_grid)
     ids = driver.submit(attempt("sleep", {"seconds": 300}))
@@ -275,12 +285,12 @@ def test_that_found_producers_still_wait_for_their_dataset(http_grid, drive, att
 @pytest.mark.parametrize("server", ["idds", "panda"])
 def test_that_an_outage_is_no_news_and_jobs_go_on_after_it(http_grid, drive, attempt, server):
     driver = drive(http_grid)
-    ids = driver.submit(attempt("sleep", {"seconds": 30}))
+    ids = driver.submit(attempt("sleep", {"seconds": OUTAGE_S + 15}))
     driver.wait(ids, until=lambda seen: seen == ["IsRunning"])
     answers = []
     getattr(http_grid, f"stop_{server}")()
     # From another thread: the relay of PanDA tries for up to half a minute before it says that iDDS is away.
-    back = threading.Timer(12.0, getattr(http_grid, f"start_{server}"))
+    back = threading.Timer(OUTAGE_S, getattr(http_grid, f"start_{server}"))
     back.start()
     try:
         while back.is_alive():
@@ -291,7 +301,7 @@ def test_that_an_outage_is_no_news_and_jobs_go_on_after_it(http_grid, drive, att
     assert server == "idds" or any("unavailable" in answer for answer in answers)
     assert not any(seen[0] == "failed" for answer in answers for seen in answer.values() if isinstance(seen, list))
 
-    assert list(driver.wait(ids).values()) == [["succeeded", {"y": 30}]]
+    assert list(driver.wait(ids).values()) == [["succeeded", {"y": OUTAGE_S + 15}]]
 
 
 @pytest.mark.long
@@ -299,9 +309,11 @@ def test_that_a_lost_broker_is_replaced_by_http_and_connected_again(broker_grid,
     driver = drive(broker_grid)
     driver.wait(driver.submit(attempt("square", {"x": 1})))
     broker_grid.stop_broker()
+    back_at = time.monotonic() + OUTAGE_S
     try:
         ids = driver.submit(attempt("square", {"x": 2}))
         assert list(driver.wait(ids).values()) == [["succeeded", {"y": 4}]]
+        time.sleep(max(0.0, back_at - time.monotonic()))
     finally:
         broker_grid.start_broker()
     ids = driver.submit(attempt("square", {"x": 3}))

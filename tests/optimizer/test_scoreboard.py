@@ -13,7 +13,13 @@ from scheduler.optimizer.scoreboard import Scoreboard, hypervolume
 
 def goals(*axes: Axis, bounds: tuple[Bound, ...] = ()) -> Goals:
     metrics = {name: weight < 0 for axis in axes for name, weight in axis.terms}
-    return Goals(axes=axes, bounds=bounds, minimized=metrics, required_metrics=frozenset(metrics))
+    return Goals(
+        axes=axes,
+        bounds=bounds,
+        minimized=metrics,
+        required_metrics=frozenset(metrics),
+        constrained_metrics=frozenset(),
+    )
 
 
 def axis(name: str, weight: float = -1.0, floor: float | None = None) -> Axis:

@@ -31,6 +31,20 @@ def test_that_one_objective_finds_the_minimum(programs, printed_value):
     assert best == {"radius": pytest.approx(0.5, abs=0.35), "pressure": pytest.approx(1.5, abs=0.35)}
 
 
+def test_that_a_gate_ends_infeasible_trials_early_and_they_are_no_failures(programs, printed_value):
+    program = programs.example("local_gate.py")
+
+    outcome = program.run()
+
+    assert outcome.returncode == 0, outcome.stderr
+    best = printed_value(outcome.stdout, "Best parameters:")
+    assert best["thickness"] <= 0.8 * best["radius"] + 0.05
+    states = printed_value(outcome.stdout, "Trials:")
+    assert states.keys() == {"completed", "infeasible"}
+    assert sum(states.values()) == 12
+    assert "infeasible: the layers overlap" in outcome.stdout
+
+
 @pytest.mark.parametrize("name", ["local_two_objectives.py", "local_explicit_strategy.py"])
 def test_that_two_objectives_give_a_pareto_set(programs, name):
     program = programs.example(name)

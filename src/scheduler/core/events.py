@@ -37,10 +37,11 @@ class TrialTold:
 
     Attributes:
         trial: The optimizer's index.
-        failure: Why it failed; None when it was told with measurements.
+        failure: Why it failed; None when it did not.
         at: Seconds since the epoch.
         metrics: What it was told: name -> (mean, standard error or None); None for a failure.
         standing: The best result, or the hypervolume, after it, in one line.
+        infeasible: Why the design is infeasible; None when it is not.
     """
 
     trial: int
@@ -48,6 +49,7 @@ class TrialTold:
     at: float
     metrics: Mapping[str, tuple[float, float | None]] | None = None
     standing: str = ""
+    infeasible: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,19 @@ class Failed(JobEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class FoundInfeasible(JobEvent):
+    """The job found that the design is infeasible.
+
+    Attributes:
+        reason: Why, in words.
+        metrics: The violated constraint's metric -> (mean, standard error or None); None when none was named.
+    """
+
+    reason: str
+    metrics: Mapping[str, tuple[float, float | None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RetryScheduled(JobEvent):
     """The attempt failed and another one follows.
 
@@ -153,6 +168,7 @@ _KINDS: dict[str, type[Event]] = {
         Started,
         Succeeded,
         Failed,
+        FoundInfeasible,
         RetryScheduled,
         Withdrawn,
         CancelRequested,

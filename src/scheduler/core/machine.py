@@ -14,6 +14,7 @@ from typing import assert_never
 from scheduler.core.events import (
     Event,
     Failed,
+    FoundInfeasible,
     JobEvent,
     RetryScheduled,
     Started,
@@ -25,12 +26,18 @@ from scheduler.core.events import (
     Withdrawn,
 )
 from scheduler.core.failures import Failure
+from scheduler.core.infeasible import Infeasibility
 from scheduler.core.plan import JobId, Link, child_links, jobs_of, parent_links
 from scheduler.core.specs import RetryPolicy, Scalar, WorkflowSpec
 from scheduler.core.states import TRANSITIONS, JobState, TrialState
 from scheduler.errors import InvalidTransitionError
 
-_LATE_WHEN_OVER = (Submitted, Started, Succeeded, RetryScheduled, Withdrawn)
+_LATE_WHEN_OVER = (Submitted, Started, Succeeded, FoundInfeasible, RetryScheduled, Withdrawn)
+_BAD_ENDS = {
+    JobState.FAILED: TrialState.FAILED,
+    JobState.INFEASIBLE: TrialState.INFEASIBLE,
+    JobState.CANCELLED: TrialState.CANCELLED,
+}
 
 
 @dataclass(slots=True)
@@ -47,6 +54,7 @@ class JobRecord:
         source: Where its result comes from when it was not simply run.
         result: Its result, once completed.
         failure: Why it failed, or why its last attempt did.
+        infeasibility: What it found, when that ended it.
         due: When a retry may start, seconds since the epoch.
         started_at: When the latest attempt began to run.
         ended_at: When the job ended.
@@ -65,6 +73,7 @@ class JobRecord:
     source: str = ""
     result: Mapping[str, object] | None = None
     failure: Failure | None = None
+    infeasibility: Infeasibility | None = None
     due: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
@@ -83,7 +92,10 @@ class JobRecord:
 
 @dataclass(slots=True)
 class TrialRecord:
-    """What is known about one trial. Its state is computed from its jobs and cannot disagree with them."""
+    """What is known about one trial. Its state is computed from its jobs and cannot disagree with them.
+
+    The first job that ends badly decides how the trial ends, whatever becomes of the others.
+    """
 
     index: int
     parameters: Mapping[str, Scalar]
@@ -91,7 +103,7 @@ class TrialRecord:
     jobs: dict[JobId, JobRecord]
     counts: Counter[JobState]
     ready: dict[JobId, None]
-    first_failed: JobId | None = None
+    first_bad: JobId | None = None
     is_told: bool = False
     told_failure: str | None = None
     ended_at: float | None = None
@@ -99,10 +111,8 @@ class TrialRecord:
     @property
     def state(self) -> TrialState:
         """Where the trial is."""
-        if self.counts[JobState.FAILED]:
-            return TrialState.FAILED
-        if self.counts[JobState.CANCELLED]:
-            return TrialState.CANCELLED
+        if self.first_bad is not None:
+            return _BAD_ENDS[self.jobs[self.first_bad].state]
         if self.counts[JobState.COMPLETED] == len(self.jobs):
             return TrialState.COMPLETED
         return TrialState.CREATED if self.counts[JobState.WAITING] == len(self.jobs) else TrialState.RUNNING
@@ -110,8 +120,8 @@ class TrialRecord:
     @property
     def is_settled(self) -> bool:
         """Whether all jobs are over."""
-        over = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
-        return sum(self.counts[state] for state in over) == len(self.jobs)
+        over = self.counts[JobState.COMPLETED] + sum(self.counts[state] for state in _BAD_ENDS)
+        return over == len(self.jobs)
 
     def jobs_in(self, *states: JobState) -> list[JobRecord]:
         """The jobs in any of these states."""
@@ -189,8 +199,17 @@ class ExperimentState:
 
     def failure(self, trial: int) -> Failure | None:
         """Why a trial failed: the failure of the first job that did."""
+        record = self._bad_end(trial)
+        return record.failure if record is not None and record.state is JobState.FAILED else None
+
+    def infeasibility(self, trial: int) -> Infeasibility | None:
+        """What ended a trial whose design is infeasible."""
+        record = self._bad_end(trial)
+        return None if record is None else record.infeasibility
+
+    def _bad_end(self, trial: int) -> JobRecord | None:
         record = self.trials[trial]
-        return record.jobs[record.first_failed].failure if record.first_failed is not None else None
+        return None if record.first_bad is None else record.jobs[record.first_bad]
 
     def _is_new_trial(self, event: TrialStarted) -> bool:
         known = self.trials.get(event.trial)
@@ -273,8 +292,8 @@ class ExperimentState:
 
     def _settle(self, trial: TrialRecord, record: JobRecord, at: float) -> None:
         record.ended_at = at
-        if record.state is JobState.FAILED and trial.first_failed is None:
-            trial.first_failed = record.id
+        if record.state in _BAD_ENDS and trial.first_bad is None:
+            trial.first_bad = record.id
         if trial.state.is_terminal and trial.ended_at is None:
             trial.ended_at = at
         self._retire(trial)
@@ -327,6 +346,8 @@ def _note(record: JobRecord, event: JobEvent) -> None:
             record.withdrawn_attempts += 1
         case Failed():
             record.failure = event.failure
+        case FoundInfeasible():
+            record.infeasibility = Infeasibility(event.reason, event.metrics)
         case _:
             pass
 
@@ -344,9 +365,11 @@ def _check_trial(workflow: WorkflowSpec, trial: TrialRecord) -> None:
         assert record.parents_left == left, f"{record.id}: parents_left"  # noqa: S101
         assert is_ready == (record.id in trial.ready), f"{record.id}: ready"  # noqa: S101
         assert (record.result is not None) == (record.state is JobState.COMPLETED), f"{record.id}: result"  # noqa: S101
-        started = record.state not in {JobState.WAITING, JobState.FAILED, JobState.CANCELLED}
+        started = record.state is not JobState.WAITING and record.state not in _BAD_ENDS
         may_be_early = record.state is not JobState.COMPLETED and all(parent.is_chained for parent in incomplete)
         assert not (started and incomplete) or may_be_early, f"{record.id} was before its parents"  # noqa: S101
+    is_bad = any(trial.counts[state] for state in _BAD_ENDS)
+    assert is_bad == (trial.first_bad is not None), f"{name}: first bad end"  # noqa: S101
     assert not trial.is_told or trial.state.is_terminal, f"{name}: told before it was over"  # noqa: S101
 
 

@@ -13,6 +13,7 @@ from scheduler.core.events import (
     Cancelled,
     CancelRequested,
     Failed,
+    FoundInfeasible,
     JobEvent,
     RetryScheduled,
     Started,
@@ -38,6 +39,8 @@ class JobState(StrEnum):
     """We asked; the backend has not confirmed."""
     COMPLETED = "completed"
     FAILED = "failed"
+    INFEASIBLE = "infeasible"
+    """It found that the design need not be evaluated."""
     CANCELLED = "cancelled"
 
     @property
@@ -51,7 +54,7 @@ class JobState(StrEnum):
         return self in _ACTIVE
 
 
-_TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+_TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.INFEASIBLE, JobState.CANCELLED})
 _ACTIVE = frozenset({JobState.SUBMITTING, JobState.QUEUED, JobState.RUNNING, JobState.CANCELLING})
 
 
@@ -62,15 +65,21 @@ class TrialState(StrEnum):
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+    INFEASIBLE = "infeasible"
     CANCELLED = "cancelled"
 
     @property
     def is_terminal(self) -> bool:
         """Whether the trial has its outcome."""
-        return self in {TrialState.COMPLETED, TrialState.FAILED, TrialState.CANCELLED}
+        return self not in {TrialState.CREATED, TrialState.RUNNING}
 
 
-_OVER = {Succeeded: JobState.COMPLETED, Failed: JobState.FAILED, Cancelled: JobState.CANCELLED}
+_OVER = {
+    Succeeded: JobState.COMPLETED,
+    Failed: JobState.FAILED,
+    FoundInfeasible: JobState.INFEASIBLE,
+    Cancelled: JobState.CANCELLED,
+}
 _ATTEMPT_OVER = {**_OVER, RetryScheduled: JobState.RETRYING, Withdrawn: JobState.WAITING}
 
 _TABLE: dict[JobState, dict[type[JobEvent], JobState]] = {
@@ -110,6 +119,7 @@ _TABLE: dict[JobState, dict[type[JobEvent], JobState]] = {
     },
     JobState.COMPLETED: {},
     JobState.FAILED: {},
+    JobState.INFEASIBLE: {},
     JobState.CANCELLED: {},
 }
 

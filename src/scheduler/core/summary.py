@@ -15,7 +15,7 @@ class JobCounts:
         queued: Submitted, not yet running.
         running: Running.
         done: Completed.
-        failed: Failed for good or cancelled.
+        failed: Failed for good, cancelled, or found the design infeasible.
     """
 
     waiting: int = 0
@@ -34,6 +34,7 @@ class RunSummary:
         completed: Trials that gave a result.
         running: Trials under way.
         failed: Trials that failed.
+        infeasible: Trials whose designs turned out to be infeasible.
         steps: Step name -> job counts over all trials of this call.
         phase: What the optimizer is doing, for example the name of its generation node.
         best: The best result so far in one line, or the hypervolume; empty when there is none.
@@ -46,6 +47,7 @@ class RunSummary:
     completed: int = 0
     running: int = 0
     failed: int = 0
+    infeasible: int = 0
     steps: Mapping[str, JobCounts] = field(default_factory=dict)
     phase: str = ""
     best: str = ""

@@ -44,15 +44,17 @@ class Outcome:
 
     Attributes:
         trial: Its index.
-        metrics: The measurements; None for a failure.
-        failure: Why it failed; None for measurements.
+        metrics: The measurements; None for a failure. Of an infeasible design that of the violated constraint, if any.
+        failure: Why it failed; None when it did not.
         again: Whether the design of a failed trial may be proposed again.
+        infeasible: Why the design is infeasible; None when it is not.
     """
 
     trial: int
     metrics: Mapping[str, Measurement] | None = None
     failure: str | None = None
     again: bool = True
+    infeasible: str | None = None
 
 
 class Advisor:
@@ -68,6 +70,7 @@ class Advisor:
         is_asking: Whether a candidate is being computed.
         telling: The trials that it is being told about.
         required_metrics: The metrics that every result must have.
+        constrained_metrics: The metrics with outcome constraints.
     """
 
     def __init__(self, optimizer: Optimizer, lane: Lane, mailbox: Mailbox) -> None:
@@ -76,6 +79,7 @@ class Advisor:
         self.is_asking = False
         self.telling: set[int] = set()
         self.required_metrics = optimizer.required_metrics
+        self.constrained_metrics = optimizer.constrained_metrics
         self._save_at = float("-inf")
         self._can_be_saved = True
 
@@ -151,12 +155,14 @@ class Advisor:
             case TrialStarted():
                 self._optimizer.adopt(Candidate(event.trial, event.parameters), event.origin)
             case TrialTold():
-                self._pass_on(Outcome(event.trial, event.metrics, event.failure, again))
+                self._pass_on(Outcome(event.trial, event.metrics, event.failure, again, event.infeasible))
             case _:
                 pass
 
     def _pass_on(self, outcome: Outcome) -> None:
-        if outcome.metrics is not None:
+        if outcome.infeasible is not None:
+            self._optimizer.tell_infeasible(outcome.trial, outcome.infeasible, outcome.metrics)
+        elif outcome.metrics is not None:
             self._optimizer.tell(outcome.trial, outcome.metrics)
         else:
             self._optimizer.tell_failed(outcome.trial, outcome.failure or "failed", again=outcome.again)

@@ -17,6 +17,7 @@ from scheduler.core.events import (
     CancelRequested,
     Event,
     Failed,
+    FoundInfeasible,
     RetryScheduled,
     Started,
     Submitted,
@@ -27,6 +28,7 @@ from scheduler.core.events import (
     Withdrawn,
 )
 from scheduler.core.failures import Cause, Failure
+from scheduler.core.infeasible import Infeasibility, read_infeasibility
 from scheduler.core.machine import (
     Drop,
     ExperimentState,
@@ -257,6 +259,7 @@ class Engine:
             completed=by_state[TrialState.COMPLETED],
             running=by_state[TrialState.RUNNING] + by_state[TrialState.CREATED],
             failed=bad,
+            infeasible=by_state[TrialState.INFEASIBLE],
             steps={step: _job_counts(counts) for step, counts in self.state.step_counts.items()},
             phase=self._advisor.standing.phase,
             best=self._advisor.standing.best,
@@ -468,7 +471,22 @@ class Engine:
         record = self.state.job(flight.job)
         if record.state.is_terminal or flight.number < record.attempt:
             return
+        found = read_infeasibility(failure.message) if failure.cause is Cause.EXCEPTION else None
+        if found is not None:
+            unknown = sorted((found.metrics or {}).keys() - self._advisor.constrained_metrics)
+            if not unknown:
+                now = self._mailbox.now()
+                self._record(FoundInfeasible(flight.job, flight.number, now, found.reason, found.metrics))
+                return
+            failure = Failure(Cause.RESULT, self._no_such_constraint(flight.job, unknown[0], found), failure.log)
         self._record(verdict(record, failure, self._workflow.step(flight.job.step).retry, self._mailbox.now()))
+
+    def _no_such_constraint(self, job: JobId, name: str, found: Infeasibility) -> str:
+        known = ", ".join(sorted(self._advisor.constrained_metrics)) or "none"
+        return (
+            f"{job}: Infeasible({found.reason!r}) names the constraint '{name}', but no outcome constraint of the "
+            f"experiment is on such a metric; there are: {known}"
+        )
 
     def _record(self, event: Event, snapshot: str | None = None) -> None:
         """Let an event happen and write it down, before anything follows from it. What is no news is not written."""
@@ -480,6 +498,8 @@ class Engine:
         match event:
             case Failed(job=job, failure=failure):
                 logger.warning("%s failed: %s", job, failure)
+            case FoundInfeasible(job=job, reason=reason):
+                logger.info("%s found the design infeasible: %s", job, reason)
             case RetryScheduled(job=job, failure=failure):
                 logger.warning("%s will be tried again: %s", job, failure)
             case Withdrawn(job=job):
@@ -550,14 +570,19 @@ class Engine:
             return Outcome(index, self._told_instead[index])
         if self.state.trials[index].state is TrialState.COMPLETED:
             return Outcome(index, measurements_of(self.state.result(index)))
+        if (found := self.state.infeasibility(index)) is not None:
+            return Outcome(index, found.metrics, infeasible=found.reason)
         failure = str(self.state.failure(index) or "cancelled")
         return Outcome(index, failure=failure, again=self._may_be_proposed_again(index))
 
     def _told(self, outcome: Outcome, snapshot: str | None) -> None:
         self._must_wait = False
         best, now = self._advisor.standing.best, self._mailbox.now()
-        self._record(TrialTold(outcome.trial, outcome.failure, now, outcome.metrics, best), snapshot)
-        if outcome.failure is None:
+        told = TrialTold(outcome.trial, outcome.failure, now, outcome.metrics, best, outcome.infeasible)
+        self._record(told, snapshot)
+        if outcome.infeasible is not None:
+            logger.info("trial %d is infeasible: %s", outcome.trial, outcome.infeasible)
+        elif outcome.failure is None:
             logger.info("trial %d completed; %s", outcome.trial, best)
         else:
             self._count_failure(outcome.trial)
@@ -568,7 +593,8 @@ class Engine:
 
     def _count_failure(self, index: int) -> None:
         self._failures[self._cause_of(index)] += 1
-        told = [trial for trial in self.state.trials.values() if trial.is_told]
+        judged = (trial for trial in self.state.trials.values() if trial.state is not TrialState.INFEASIBLE)
+        told = [trial for trial in judged if trial.is_told]
         failed = sum(trial.told_failure is not None for trial in told)
         logger.warning("trial %d failed (%d of %d)", index, failed, len(told))
         if len(told) < self.settings.min_failed_trials or failed <= self.settings.failure_rate * len(told):
@@ -637,5 +663,5 @@ def _job_counts(counts: Mapping[JobState, int]) -> JobCounts:
         queued=counts[JobState.SUBMITTING] + counts[JobState.QUEUED],
         running=counts[JobState.RUNNING] + counts[JobState.CANCELLING],
         done=counts[JobState.COMPLETED],
-        failed=counts[JobState.FAILED] + counts[JobState.CANCELLED],
+        failed=counts[JobState.FAILED] + counts[JobState.CANCELLED] + counts[JobState.INFEASIBLE],
     )

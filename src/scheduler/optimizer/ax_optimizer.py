@@ -52,6 +52,8 @@ class AxOptimizer:
         self._scoreboard = Scoreboard(self._goals)
         self._errors_known: dict[str, bool] = {}
         self._errors_mixed: set[str] = set()
+        self._partial: dict[int, dict[str, Measurement]] = {}  # what is known of infeasible designs
+        self._postponed: set[int] = set()  # those of them that Ax has yet to learn
         self._snapshots = SnapshotWriter()
         self._take_existing_data()
 
@@ -91,6 +93,16 @@ class AxOptimizer:
         """The metrics every result must have: objectives and constrained outcomes."""
         return self._goals.required_metrics
 
+    @property
+    def constrained_metrics(self) -> frozenset[str]:
+        """The metrics with outcome constraints."""
+        return self._goals.constrained_metrics
+
+    @property
+    def has_results(self) -> bool:
+        """Whether any trial has been completed with a whole result."""
+        return bool(self._scoreboard.results)
+
     def ask(self, at_most: int) -> Proposal:
         """Propose up to ``at_most`` candidates, as many as the generation strategy allows now.
 
@@ -107,6 +119,7 @@ class AxOptimizer:
         try:
             while len(candidates) < at_most:
                 limit, is_complete = self._service.limit()
+                self._teach_postponed()
                 if is_complete or limit == 0:
                     return Proposal(tuple(candidates), must_wait=not is_complete, is_complete=is_complete)
                 candidates.append(self.candidate(self._service.generate()))
@@ -186,6 +199,43 @@ class AxOptimizer:
             self._service.fail(index, reason)
         else:
             self._service.abandon(index, reason)
+
+    def tell_infeasible(self, index: int, reason: str, metrics: Mapping[str, Measurement] | None) -> None:
+        """End a trial whose design is infeasible.
+
+        With the violated constraint it is completed in Ax with that metric only: Ax's models take what each trial has,
+        so the constraint is learned and the objectives are not. A trial that failed or was abandoned would teach
+        nothing. Before there is a model it is abandoned all the same, and completed when there is one: completed at
+        once, it would use up the trials of the initialization, which wait for whole results, and no more would come.
+        Without a constraint it is abandoned.
+
+        Raises:
+            OptimizationError: The trial is not running in Ax, or Ax refused the data.
+        """
+        self._require_running(index)
+        if metrics is None:
+            self._service.abandon(index, reason)
+            return
+        means = {name: mean for name, (mean, _) in metrics.items()}
+        if self._goals.break_no_bound(means):
+            logger.warning("trial %d is called infeasible (%s), but %s keeps the constraint", index, reason, means)
+        try:
+            self._service.attach_data(index, self._make_outcome(metrics))
+        except Exception as error:
+            raise OptimizationError(
+                f"Ax did not take the constraint of trial {index}: {type(error).__name__}: {error}"
+            ) from error
+        self._partial[index] = dict(metrics)
+        self._service.abandon(index, reason)
+        self._postponed.add(index)
+        self._teach_postponed()
+
+    def _teach_postponed(self) -> None:
+        """Let Ax's models learn what is known of infeasible designs, if there are models."""
+        if self._postponed and self._service.learns:
+            for index in sorted(self._postponed):
+                self._service.complete_abandoned(index)
+            self._postponed.clear()
 
     def standing(self) -> Standing:
         """How the optimization stands. No model is fitted and Ax is not asked."""
@@ -292,6 +342,10 @@ class AxOptimizer:
             is_whole = all(math.isfinite(metrics.get(name, _NOTHING)[0]) for name in self.required_metrics)
             if trial.status.is_completed and len(trial.arms) == 1 and is_whole:
                 self._scoreboard.add(index, metrics)
+            elif trial.status.is_completed or trial.status.is_abandoned:
+                self._partial[index] = metrics
+                if trial.status.is_abandoned and metrics.keys() <= self._goals.constrained_metrics:
+                    self._postponed.add(index)
             for name, (_, error) in metrics.items():
                 self._errors_known[name] = self._errors_known.get(name, True) and error is not None
 
@@ -317,7 +371,7 @@ class AxOptimizer:
         self._errors_mixed.add(name)
         if self._errors_known[name]:
             self._errors_known[name] = False
-            for index, metrics in self._scoreboard.results.items():
+            for index, metrics in {**self._scoreboard.results, **self._partial}.items():
                 if name in metrics:
                     self._service.amend(index, {name: metrics[name][0]})
 

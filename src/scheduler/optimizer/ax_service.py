@@ -19,6 +19,9 @@ Outcome = dict[str, float | tuple[float, float]]
 ParetoSet = Mapping[int, tuple[Mapping[str, Any], Any]]
 """Trial -> (parameters, (means, covariances)), numbers as Ax gives them."""
 
+_WITHOUT_MODEL = frozenset({"SOBOL", "UNIFORM", "FACTORIAL"})
+"""Ax's generators that look at no data."""
+
 
 class AxService(ABC):
     """One Ax client. Methods raise what Ax raises.
@@ -72,6 +75,26 @@ class AxService(ABC):
     @abstractmethod
     def complete(self, index: int, outcome: Outcome) -> None:
         """Complete a trial. Names that Ax does not know become tracking metrics."""
+
+    def attach_data(self, index: int, outcome: Outcome) -> None:
+        """Keep data of a trial that is not over."""
+        from ax.core.trial import Trial
+
+        assert self.experiment is not None  # noqa: S101 - it has this trial
+        trial = self.experiment.trials[index]
+        assert isinstance(trial, Trial)  # noqa: S101 - trials of several arms are refused before
+        trial.update_trial_data(raw_data=outcome)
+
+    def complete_abandoned(self, index: int) -> None:
+        """Let the data of an abandoned trial count."""
+        assert self.experiment is not None  # noqa: S101 - it has this trial
+        self.experiment.trials[index].mark_completed(unsafe=True)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the present node of the strategy fits a model to data."""
+        specs = getattr(self.strategy._curr, "generator_specs", ())  # noqa: SLF001 - no other way
+        return any(getattr(spec.generator_enum, "name", "") not in _WITHOUT_MODEL for spec in specs)
 
     @abstractmethod
     def amend(self, index: int, outcome: Outcome) -> None:

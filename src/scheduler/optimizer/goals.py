@@ -70,18 +70,25 @@ class Goals:
         bounds: The outcome constraints with fixed bounds.
         minimized: Name of each objective's metric -> whether it is minimized.
         required_metrics: The metrics that every result must have.
+        constrained_metrics: The metrics with outcome constraints, fixed or relative.
     """
 
     axes: tuple[Axis, ...]
     bounds: tuple[Bound, ...]
     minimized: Mapping[str, bool]
     required_metrics: frozenset[str]
+    constrained_metrics: frozenset[str]
 
     def are_met(self, means: Mapping[str, float]) -> bool:
         """Whether these results keep all fixed bounds and beat all thresholds."""
         return all(bound.is_met(means) for bound in self.bounds) and all(
             axis.floor is None or axis.score(means) > axis.floor for axis in self.axes
         )
+
+    def break_no_bound(self, means: Mapping[str, float]) -> bool:
+        """Whether some of the metrics are enough to know a bound, and all bounds known so are kept."""
+        known = [bound for bound in self.bounds if all(name in means for name, _ in bound.terms)]
+        return bool(known) and all(bound.is_met(means) for bound in known)
 
     def scores(self, means: Mapping[str, float]) -> tuple[float, ...]:
         """How good these results are, objective by objective; more is better."""
@@ -108,6 +115,7 @@ def read_goals(config: OptimizationConfig) -> Goals:
         bounds=tuple(_bound(constraint) for constraint in config.outcome_constraints if not constraint.relative),
         minimized={name: weight < 0 for terms in sums for name, weight in terms},
         required_metrics=frozenset(config.metric_names),
+        constrained_metrics=frozenset(name for each in config.outcome_constraints for name in each.metric_names),
     )
 
 

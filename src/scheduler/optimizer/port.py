@@ -78,6 +78,11 @@ class Optimizer(Protocol):
         """The metrics every result must have: objectives and constrained outcomes."""
         ...
 
+    @property
+    def constrained_metrics(self) -> frozenset[str]:
+        """The metrics with outcome constraints."""
+        ...
+
     def ask(self, at_most: int) -> Proposal:
         """Propose up to ``at_most`` candidates, as many as the generation strategy allows now.
 
@@ -105,6 +110,16 @@ class Optimizer(Protocol):
             index: The trial.
             reason: Why.
             again: Whether the same design may be proposed again.
+        """
+        ...
+
+    def tell_infeasible(self, index: int, reason: str, metrics: Mapping[str, Measurement] | None) -> None:
+        """End a trial whose design is infeasible; it is not proposed again.
+
+        Args:
+            index: The trial.
+            reason: Why.
+            metrics: The measurement of the violated constraint, to learn from; None when none was named.
         """
         ...
 

@@ -23,12 +23,14 @@ class FakeOptimizer:
         told: What it was told, by trial index, in order.
         failed: The failures it was told, by trial index.
         abandoned: Those of the failed trials whose design it may not propose again.
+        infeasible: What it was told of infeasible designs, by trial index: the reason, and the violated constraint.
     """
 
     name = "fake"
     parameter_names = frozenset({"x"})
     objectives: Mapping[str, bool] = {"objective": True}
     required_metrics = frozenset({"objective"})
+    constrained_metrics = frozenset({"limit"})
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class FakeOptimizer:
         self.told: dict[int, Mapping[str, Measurement]] = {}
         self.failed: dict[int, str] = {}
         self.abandoned: list[int] = []
+        self.infeasible: dict[int, tuple[str, Mapping[str, Measurement] | None]] = {}
 
     def ask(self, at_most: int) -> Proposal:
         """See :meth:`scheduler.optimizer.Optimizer.ask`."""
@@ -70,15 +73,20 @@ class FakeOptimizer:
 
     def tell(self, index: int, metrics: Mapping[str, Measurement]) -> None:
         """See :meth:`scheduler.optimizer.Optimizer.tell`."""
-        assert index not in self.told | self.failed, f"trial {index} was told twice"  # noqa: S101
+        assert index not in self.told | self.failed | self.infeasible, f"trial {index} was told twice"  # noqa: S101
         self.told[index] = dict(metrics)
 
     def tell_failed(self, index: int, reason: str, *, again: bool = True) -> None:
         """See :meth:`scheduler.optimizer.Optimizer.tell_failed`."""
-        assert index not in self.told | self.failed, f"trial {index} was told twice"  # noqa: S101
+        assert index not in self.told | self.failed | self.infeasible, f"trial {index} was told twice"  # noqa: S101
         self.failed[index] = reason
         if not again:
             self.abandoned.append(index)
+
+    def tell_infeasible(self, index: int, reason: str, metrics: Mapping[str, Measurement] | None) -> None:
+        """See :meth:`scheduler.optimizer.Optimizer.tell_infeasible`."""
+        assert index not in self.told | self.failed | self.infeasible, f"trial {index} was told twice"  # noqa: S101
+        self.infeasible[index] = reason, metrics
 
     def standing(self) -> Standing:
         """See :meth:`scheduler.optimizer.Optimizer.standing`."""
@@ -110,5 +118,5 @@ class FakeOptimizer:
     def _may_propose(self, index: int) -> bool:
         if index < self._initial:
             return True
-        finished = len(self.told) + len(self.failed)
+        finished = len(self.told) + len(self.failed) + len(self.infeasible)
         return len(self.told) > 0 and index - finished < self._parallel

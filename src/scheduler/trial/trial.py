@@ -46,8 +46,10 @@ class Trial:
 
     @property
     def error(self) -> str | None:
-        """Why it failed: the error of the first job that did; None if none did."""
-        failure = self._experiment.failure(self.index)
+        """Why it failed or is infeasible, as the first job said that ended it so; None if none did."""
+        found, failure = self._experiment.infeasibility(self.index), self._experiment.failure(self.index)
+        if found is not None:
+            return f"infeasible: {found.reason}"
         return None if failure is None else str(failure)
 
     @property
