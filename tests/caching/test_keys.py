@@ -4,6 +4,7 @@ import functools
 import importlib
 import math
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,6 +206,34 @@ def test_that_scripts_count_by_bytes_kind_options_and_imports(attempt, tmp_path)
     assert of(script) != first
 
 
+def test_that_the_command_line_counts_for_a_function_of_the_program_itself(attempt, tmp_path, monkeypatch):
+    program = types.ModuleType("__main__")
+    program.__file__ = str(tmp_path / "program.py")
+    (tmp_path / "program.py").write_text("def evaluate(x):\n    return {'v': x}\n")
+    exec((tmp_path / "program.py").read_text(), vars(program))  # noqa: S102
+    monkeypatch.setitem(sys.modules, "__main__", program)
+    attempt = replace(attempt, payload=Function(program.evaluate))
+
+    keys = set()
+    for arguments in (["--events", "10"], ["--events", "20"], []):
+        monkeypatch.setattr(sys, "argv", ["program.py", *arguments])
+        keys.add(key_of(attempt))
+
+    assert len(keys) == 3
+    assert None not in keys
+
+
+def test_that_what_is_not_in_the_key_is_said_once(attempt, tmp_path, caplog):
+    script = tmp_path / "a.py"
+    script.write_text("import importlib, nowhere_to_be_found, numpy\nimportlib.import_module('a' + 'b')\n")
+    maker = KeyMaker(FakeRunner())
+
+    assert len({maker.key_of(replace(attempt, payload=Script(str(script), {"n": n}))) for n in range(2)}) == 2
+    assert caplog.text.count("a.py:2 imports what only a run can tell: that is no part of the key") == 1
+    assert caplog.text.count("imports 'nowhere_to_be_found', which is not found here: that is no part") == 1
+    assert "numpy" not in caplog.text
+
+
 def test_that_containers_count_by_image_command_and_options(attempt):
     payloads = [Container("i"), Container("j"), Container("i", "c"), Container("i", options={"o": 1})]
     maker = KeyMaker(FakeRunner())
@@ -317,8 +346,6 @@ def test_that_functions_that_carry_more_than_their_source_are_refused(call, word
 
 
 def test_that_a_function_typed_into_an_interpreter_is_refused(monkeypatch):
-    import types
-
     module = types.ModuleType("typed_in")
     exec("def evaluate(x):\n    return {'v': x}", vars(module))  # noqa: S102
     monkeypatch.setitem(sys.modules, "typed_in", module)

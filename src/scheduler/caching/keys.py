@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -42,11 +42,13 @@ class Program:
         description: Made of JSON types.
         installed: Top-level names of the installed packages that it imports.
         stamps: File -> what changes with it.
+        doubts: What of it is not in the key, in sentences.
     """
 
     description: Mapping[str, object]
     installed: frozenset[str] = frozenset()
     stamps: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
     def check_unchanged(self) -> None:
         """See that the files are still those that were looked at: jobs may run the ones or the others.
@@ -94,14 +96,14 @@ class KeyMaker:
         try:
             self._program(payload)
         except _REASONS as error:
-            self._explain(payload, error)
+            self._say(f"{payload.name} is not cached: {error}")
 
     def key_of(self, attempt: Attempt) -> str | None:
         """The key; None, with one warning, when there is no telling what decides the result."""
         try:
             return self._digest(attempt)
         except _REASONS as error:
-            self._explain(attempt.payload, error)
+            self._say(f"{attempt.payload.name} is not cached: {error}")
             return None
 
     def check_unchanged(self, payload: Payload) -> None:
@@ -112,17 +114,18 @@ class KeyMaker:
         """
         self._program(payload).check_unchanged()
 
-    def _explain(self, payload: Payload, error: Exception) -> None:
-        reason = f"{payload.name} is not cached: {error}"
-        if reason not in self._said:
-            self._said.add(reason)
-            logger.warning("%s", reason)
+    def _say(self, warning: str) -> None:
+        if warning not in self._said:
+            self._said.add(warning)
+            logger.warning("%s", warning)
 
     def _program(self, payload: Payload) -> Program:
         """What the payload does; looked at once, because jobs run the program as it was when it began."""
         identity = payload if isinstance(payload, Function) else repr(payload)
         if identity not in self._programs:
-            self._programs[identity] = _describe(payload)
+            self._programs[identity] = program = _describe(payload)
+            for doubt in program.doubts:
+                self._say(f"{doubt}: that is no part of the key of cached results")
         return self._programs[identity]
 
     def _digest(self, attempt: Attempt) -> str:
@@ -214,8 +217,6 @@ def _describe(payload: Payload) -> Program:
             return Program({"image": image, "command": command, "options": _canonical(options)})
         case _:
             assert_never(payload)
-    for place in sources.unclear:
-        logger.warning("%s imports what only a run can tell: that is no part of the key of its cached results", place)
     return _with_files(about, sources)
 
 
@@ -228,7 +229,15 @@ def _with_files(about: Mapping[str, object], sources: Sources) -> Program:
         "source": digests[sources.main],
         "modules": {name: digests[file] for name, file in sources.modules.items() if file != sources.main},
     }
-    return Program(description, frozenset(sources.installed), stamps)
+    return Program(description, frozenset(sources.installed), stamps, tuple(_doubts(sources)))
+
+
+def _doubts(sources: Sources) -> Iterator[str]:
+    for place in sources.unclear:
+        yield f"{place} imports what only a run can tell"
+    for name in sorted(sources.installed):
+        if _versions(name) is None:
+            yield f"{sources.main} or a module of it imports '{name}', which is not found here"
 
 
 def _read_first(file: Path) -> str:
