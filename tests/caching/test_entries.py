@@ -1,5 +1,7 @@
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -34,6 +36,19 @@ def test_that_the_later_of_two_writers_stays(cache):
     cache.put(KEY, Entry({"v": 2}, "run2", 0, "sim", "2026-11-26T12:00:01+00:00"))
 
     assert cache.take(KEY).run == "run2"
+
+
+def test_that_writers_and_readers_at_the_same_time_never_see_half_an_entry(cache, caplog):
+    entries = [replace(ENTRY, result={"v": [number] * 1000}, trial=number) for number in range(4)]
+
+    def write_and_read(entry):
+        for _ in range(50):
+            cache.put(KEY, entry)
+            assert cache.take(KEY) in entries
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write_and_read, entries))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("kept", [0, 1, 40, -40, -2])
