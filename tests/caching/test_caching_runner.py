@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import sys
 from dataclasses import replace
 
 import pytest
@@ -238,3 +240,21 @@ def test_that_a_damaged_entry_runs_the_job_and_is_mended(start, tmp_path):
 
     assert start().optimize(1).submitted == ["sim", "end"]
     assert start().optimize(1).submitted == ["end"]
+
+
+def test_that_a_result_whose_source_was_edited_while_it_ran_is_not_kept(start, tmp_path, monkeypatch, caplog):
+    source = tmp_path / "edited_while_it_ran.py"
+    source.write_text("def simulate(x):\n    return {'v': x}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module(source.stem)
+    life = start()
+    attempt = Attempt("a", Function(module.simulate), {"x": 1}, tmp_path, cache=True)
+    life.runner.submit([attempt])
+
+    source.write_text("def simulate(x):\n    return {'v': 2 * x}\n")
+    life.runner.keep(attempt, JobId(0, "sim"), {"v": 1})
+    life.runner.close()
+
+    assert entries(tmp_path) == []
+    assert f"{source.name} was changed after this program began" in caplog.text
+    del sys.modules[source.stem]
