@@ -35,11 +35,22 @@ def test_that_an_unknown_config_key_lists_the_valid_ones_with_defaults():
         ("progress", "loud"),
         ("job_output_dir", None),
         ("run_dir", 7),
+        ("cache_dir", 7),
     ],
 )
 def test_that_a_value_that_cannot_be_is_refused_by_key_and_value(key, value):
     with pytest.raises(ConfigurationError, match=rf"config\['{key}'\] is {value!r}"):
         SchedulerConfig.from_mapping({key: value})
+
+
+def test_that_the_cache_is_beside_the_runs_unless_the_program_says_where(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    assert SchedulerConfig().cache_directory == tmp_path / "scheduler_runs" / ".cache"
+    assert SchedulerConfig(job_output_dir="out").cache_directory == tmp_path / "out" / ".cache"
+    assert SchedulerConfig(cache_dir="mine").cache_directory == tmp_path / "mine"
+    assert SchedulerConfig(cache_dir="~/cache").cache_directory == tmp_path / "home" / "cache"
 
 
 def test_that_every_key_reaches_the_engine():

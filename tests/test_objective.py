@@ -210,3 +210,24 @@ def test_that_a_script_is_one_step():
     prepared = prepare(Script("run.sh"), FakeRunner(), DESIGN)
 
     assert [step.payload for step in prepared.workflow.steps] == [Script("run.sh")]
+
+
+def test_that_a_step_is_cached_when_it_says_so():
+    description = two_steps()
+    description._steps["sim"]["cache"] = True
+
+    sim_step, end = prepare(description, FakeRunner(), DESIGN).workflow.steps
+
+    assert (sim_step.cache, end.cache) == (True, False)
+
+
+def test_that_a_switch_that_is_none_is_refused():
+    with pytest.raises(ConfigurationError, match="step 'sim': cache is 'yes'; give True or False"):
+        MultiStepsFunction({"sim": {"func": plain, "cache": "yes"}})
+
+
+def test_that_a_cached_step_whose_function_has_no_source_of_its_own_is_refused():
+    description = MultiStepsFunction({"sim": {"func": lambda x, y: {"objective": x}, "cache": True}})
+
+    with pytest.raises(ConfigurationError, match=r"step 'sim' has cache=True, but .* is a lambda"):
+        prepare(description, FakeRunner(), DESIGN)

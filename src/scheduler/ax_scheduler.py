@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from scheduler import rehearsing
+from scheduler.caching.runner import with_cache
 from scheduler.config import SchedulerConfig
 from scheduler.core.results import check_final_result, measurements_of
 from scheduler.core.specs import Container, Scalar, Script
@@ -30,7 +31,7 @@ from scheduler.errors import (
 from scheduler.identity import identity_of
 from scheduler.interrupts import obey_signals
 from scheduler.job.multi_steps_job import MultiStepsFunction
-from scheduler.objective import Objective, prepare
+from scheduler.objective import Objective, PreparedObjective, prepare
 from scheduler.optimizer import AxOptimizer, Candidate, adapt, restore
 from scheduler.report import Report, open_report, print_outcome
 from scheduler.run_directory import RunDirectory
@@ -365,14 +366,15 @@ class AxScheduler:
         prepared = prepare(self._objective, self.runner, optimizer.parameter_names, self.config.retry_policy)
         desk, about = Desk(), {"identity": identity_of(prepared.workflow, optimizer), "seed": optimizer.seed}
         run, is_resumed = open_run(optimizer.name, self.config, about, desk, may_resume=not self._earlier)
+        runners = self._with_cache(prepared, run)
         self._finalizer.detach()
-        every = {id(runner): runner for runner in (self.runner, *prepared.runners.values())}
+        every = {id(runner): runner for runner in (self.runner, *runners.values())}
         self._finalizer = weakref.finalize(self, _close_all, every, run)
         saved_at = 0
         if is_resumed and (saved := run.store.snapshot()) is not None:
             saved_at, snapshot = saved
             self._optimizer = optimizer = restore(snapshot, into=self.ax_client)
-        engine = Engine(prepared.workflow, optimizer, prepared.runners, run, settings=self.config.engine_settings)
+        engine = Engine(prepared.workflow, optimizer, runners, run, settings=self.config.engine_settings)
         if is_resumed:
             engine.resume(run.store.events(), saved_at=saved_at)
             self._resumed = list(engine.state.trials)
@@ -380,6 +382,16 @@ class AxScheduler:
         self._engine = desk.engine = engine
         self._run = run
         return engine, optimizer
+
+    def _with_cache(self, prepared: PreparedObjective, run: RunDirectory) -> Mapping[str, BaseRunner]:
+        """The runners, with the cache in front of those of cached steps; a rehearsal runs everything."""
+        if not any(step.cache for step in prepared.workflow.steps):
+            if self.config.cache_dir is not None:
+                logger.warning("config['cache_dir'] is given, but no step has cache=True: nothing is cached")
+            return prepared.runners
+        if rehearsing.current():
+            return prepared.runners
+        return with_cache(prepared.runners, prepared.workflow, directory=self.config.cache_directory, run_id=run.run_id)
 
     @contextmanager
     def _session(self) -> Iterator[Report]:

@@ -37,6 +37,8 @@ class SchedulerConfig:
         retry_failed_designs: Whether Ax may propose the design of a failed trial again. None: yes after trouble with
             the infrastructure (lost, killed, cancelled, not submitted, environment), no after an error of the program
             (exception, result, missing output) or a limit (time, memory), which would only fail again.
+        cache_dir: Where results of steps with ``cache=True`` are kept, for all runs that name the directory; None for
+            ``.cache`` in ``job_output_dir``.
         progress: True or None: a live view on a terminal, plain lines elsewhere. False: nothing.
     """
 
@@ -53,6 +55,7 @@ class SchedulerConfig:
     retries: int = 0
     lost_retries: int = 2
     retry_failed_designs: bool | None = None
+    cache_dir: str | None = None
     progress: bool | None = None
 
     @classmethod
@@ -88,6 +91,12 @@ class SchedulerConfig:
         )
 
     @property
+    def cache_directory(self) -> Path:
+        """Where results of cached steps are kept."""
+        chosen = Path(self.job_output_dir) / ".cache" if self.cache_dir is None else Path(self.cache_dir).expanduser()
+        return chosen.absolute()
+
+    @property
     def retry_policy(self) -> RetryPolicy:
         """What applies to steps that do not say otherwise."""
         return RetryPolicy(failed=self.retries, lost=self.lost_retries)
@@ -109,9 +118,9 @@ def _check(config: SchedulerConfig) -> None:
     for name in ("progress", "retry_failed_designs"):
         if getattr(config, name) not in {True, False, None}:
             raise ConfigurationError(f"config['{name}'] is {getattr(config, name)!r}; give True, False or None")
-    for name in ("job_output_dir", "run_dir"):
+    for name in ("job_output_dir", "run_dir", "cache_dir"):
         value = getattr(config, name)
-        if not isinstance(value, str | Path) and not (value is None and name == "run_dir"):
+        if not isinstance(value, str | Path) and not (value is None and name != "job_output_dir"):
             raise ConfigurationError(f"config['{name}'] is {value!r}; give the path of a directory")
 
 

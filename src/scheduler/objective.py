@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from scheduler.caching.keys import check_cacheable
 from scheduler.core.plan import check_dataset_names
 from scheduler.core.signature import check_call, takes_mapping
 from scheduler.core.specs import (
@@ -160,3 +161,5 @@ def _check_runner(step: StepSpec, runner: BaseRunner) -> None:
                 f"step '{step.name}' {verb} datasets, which {type(runner).__name__} cannot: run it on a PanDAiDDSRunner"
             )
     runner.check(step)
+    if step.cache:
+        check_cacheable(step, runner)

@@ -52,6 +52,12 @@ def on(parent, **options):
             {},
             "the argument 'v' from several parents",
         ),
+        (
+            (step("a", output=Output("user.x.a", "out"), cache=True),),
+            "a",
+            {},
+            "step 'a' has cache=True and produces a dataset",
+        ),
         ((step("a"),), "a", {"p": ()}, "global parameter 'p' has no values"),
         ((step("a"),), "a", {"p": (1, 1)}, "global parameter 'p' has a value twice"),
     ],

@@ -192,3 +192,24 @@ def test_that_run_json_has_the_seed_and_what_makes_the_run_what_it_is(program):
     about = json.loads((scheduler.run_directory / "run.json").read_text())
     assert about["seed"] == 7
     assert list(about["identity"]["steps"]) == ["objective"]
+
+
+def test_that_cached_results_are_taken_by_a_later_run_of_the_program(program, tmp_path):
+    from scheduler import MultiStepsFunction
+
+    steps = MultiStepsFunction({"only": {"func": objective, "cache": True}})
+    designs = [{"x": 0.25, "y": 0.5}, {"x": 0.5, "y": 0.75}]
+
+    results = [[trial.get_results() for trial in program(steps).run_batch(designs)] for _ in range(2)]
+
+    assert results[0] == results[1]
+    assert len(list((tmp_path / "runs" / ".cache").rglob("*.json"))) == 2
+    second = sorted((tmp_path / "runs").glob("exp*"))[1]
+    assert not (second / "trials").exists(), "no job of the second run was executed"
+
+
+def test_that_a_directory_for_a_cache_that_no_step_uses_is_a_warning(program, tmp_path, caplog):
+    program(cache_dir=str(tmp_path / "mine")).run_batch([{"x": 0.25, "y": 0.5}])
+
+    assert "config['cache_dir'] is given, but no step has cache=True" in caplog.text
+    assert not (tmp_path / "mine").exists()

@@ -183,6 +183,7 @@ class StepSpec:
         inputs: Argument name -> dataset name with placeholders.
         resources: What a job may use; overrides the runner's.
         retry: How often a job is tried again.
+        cache: Whether a recorded result of an equal job may be taken instead of running it.
     """
 
     name: str
@@ -195,6 +196,7 @@ class StepSpec:
     inputs: Mapping[str, str] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    cache: bool = False
 
 
 @dataclass(frozen=True)
@@ -269,6 +271,11 @@ def _check_step(workflow: WorkflowSpec, step: StepSpec) -> None:
     known = {each.name: each for each in workflow.steps}
     if step.fans_out and not workflow.global_parameters:
         raise WorkflowError(f"step '{step.name}' is in global_parameters_steps, but there are no global_parameters")
+    if step.cache and step.output is not None:
+        raise WorkflowError(
+            f"step '{step.name}' has cache=True and produces a dataset: a result from the cache would leave the other "
+            "trial without its dataset; leave cache out, or let a step that reads the dataset have it"
+        )
     seen: set[str] = set()
     for dependency in step.dependencies:
         parent = known.get(dependency.parent)

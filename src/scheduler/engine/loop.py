@@ -350,6 +350,7 @@ class Engine:
             output=None if step.output is None else _order(step.output, job, token),
             inputs={argument: dataset_name(name, job, token) for argument, name in step.inputs.items()},
             returns_result=step.returns_result,
+            cache=step.cache,
             follows=next((parent.native_id for parent in self._open_parents(job)), ""),
         )
         return Flight(job, record.attempt, attempt, is_unwanted=record.state is JobState.CANCELLING)
@@ -466,6 +467,8 @@ class Engine:
             self._failed(flight, Failure(Cause.RESULT, f"{flight.job}: {error}"))
         else:
             self._record(Succeeded(flight.job, flight.number, self._mailbox.now(), result, source))
+            if self.state.job(flight.job).state is JobState.COMPLETED:
+                self._driver(flight.job).runner.keep(flight.attempt, flight.job, returned)
 
     def _failed(self, flight: Flight, failure: Failure) -> None:
         record = self.state.job(flight.job)

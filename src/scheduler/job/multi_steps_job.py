@@ -49,6 +49,7 @@ _STEP_DEFAULTS: dict[str, object] = {
     "timeout_s": None,
     "retries": None,
     "lost_retries": None,
+    "cache": False,
 }
 _DEPENDENCY_DEFAULTS: dict[str, object] = {
     "parent": None,
@@ -77,7 +78,8 @@ class MultiStepsFunction:
             ``input_datasets`` (argument -> dataset), ``resources`` (a :class:`~scheduler.Resources`, overrides the
             runner's), ``timeout_s`` (seconds that a job may run: short for ``Resources(walltime_s=...)``), ``retries``
             and ``lost_retries`` (how often a job is tried again after it failed, and after it vanished; default the
-            scheduler's ``config``).
+            scheduler's ``config``), ``cache`` (whether the recorded result of an equal job is taken instead of running
+            it, see ``docs/cache.md``).
         deps: Step name -> its parent's name, or a mapping with ``parent``, ``dep_type`` ("results" or "datasets"),
             ``dep_map`` ("one2one" or "all2one") and ``parameter`` (the metric to take; default the step's
             ``parent_result_parameter_name``), or a list of those for several parents.
@@ -142,6 +144,7 @@ class MultiStepsFunction:
                 lost=_expect(name, step, "lost_retries", int, retry.lost),
                 backoff_s=retry.backoff_s,
             ),
+            cache=_switch(name, step, "cache"),
         )
 
     def _read_dependencies(self, deps: Mapping[str, object]) -> dict[str, tuple[Dependency, ...]]:
@@ -290,6 +293,13 @@ def _expect(step: str, values: Mapping[str, object], key: str, kind: object, def
     if not isinstance(value, kind) or isinstance(value, bool):  # type: ignore[arg-type]
         raise WorkflowError(f"step '{step}': {key} is {value!r}, a {type(value).__name__}, which cannot be")
     return cast("_T", value)
+
+
+def _switch(step: str, values: Mapping[str, object], key: str) -> bool:
+    value = values[key]
+    if not isinstance(value, bool):
+        raise WorkflowError(f"step '{step}': {key} is {value!r}; give True or False")
+    return value
 
 
 def _choose(where: str, key: str, value: object, kind: type[_T]) -> _T:

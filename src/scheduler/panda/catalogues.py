@@ -91,6 +91,13 @@ class Catalogues:
         root = self._choice.directory or run_directory_of(attempt) / "datasets"
         return self._local.setdefault(root, LocalCatalogue(root))
 
+    def contents(self, attempt: Attempt) -> dict[str, tuple[str, ...]] | None:
+        """What is in the datasets that an attempt reads, see :meth:`BaseRunner.contents`."""
+        catalogue = self.of(attempt)
+        digests = {argument: catalogue.digests(dataset) for argument, dataset in attempt.inputs.items()}
+        known = {argument: files for argument, files in digests.items() if files is not None}
+        return known if len(known) == len(digests) else None
+
 
 def run_directory_of(attempt: Attempt) -> Path:
     """The directory of the run that an attempt belongs to: the one with ``trials`` in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import shutil
 import threading
@@ -86,6 +87,12 @@ class DatasetCatalogue(Protocol):
 
     def files(self, dataset: str) -> tuple[DatasetFile, ...]:
         """The files of a dataset, numbered ones in the order of their numbers."""
+
+    def digests(self, dataset: str) -> tuple[str, ...] | None:
+        """Digests of the files of a closed dataset, in their order, that differ when contents do; None: there are none.
+
+        An Adler-32 is too weak for that: the texts ``131`` and ``212`` have the same.
+        """
 
     def stage(self, dataset: str, directory: Path) -> list[str]:
         """Copy the files of a closed dataset into a directory.
@@ -224,14 +231,33 @@ class LocalCatalogue:
             DatasetError: The dataset is unknown or not complete, a file is missing or was changed, or the directory has
                 a file of this name.
         """
+        files = self._complete_files(dataset)
+        for file in files:
+            self._stage_file(dataset, file, directory)
+        return [file.name for file in files]
+
+    def digests(self, dataset: str) -> tuple[str, ...]:
+        """SHA-256 of the files as they are now.
+
+        Raises:
+            DatasetError: The dataset is unknown or not complete, or a file cannot be read.
+        """
+        return tuple(self._digest(dataset, file) for file in self._complete_files(dataset))
+
+    def _complete_files(self, dataset: str) -> tuple[DatasetFile, ...]:
         record = self._read(dataset)
         if not record.is_closed:
             raise DatasetError(
                 f"dataset '{dataset}' is not complete: its producer has not finished, or one of several failed"
             )
-        for file in record.files:
-            self._stage_file(dataset, file, directory)
-        return [file.name for file in record.files]
+        return record.files
+
+    def _digest(self, dataset: str, file: DatasetFile) -> str:
+        try:
+            with (self._files_directory(dataset) / file.name).open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise DatasetError(f"cannot read '{file.name}' of dataset '{dataset}': {error}") from error
 
     def _stage_file(self, dataset: str, file: DatasetFile, directory: Path) -> None:
         source = self._files_directory(dataset) / file.name

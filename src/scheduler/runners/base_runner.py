@@ -14,6 +14,7 @@ from pathlib import Path
 
 from scheduler.core.failures import Failure
 from scheduler.core.observations import Observation
+from scheduler.core.plan import JobId
 from scheduler.core.specs import Payload, Resources, StepSpec
 
 
@@ -51,6 +52,7 @@ class Attempt:
         returns_result: Whether anybody waits for what the payload returns; the dataset alone is enough otherwise.
         follows: The native id of the attempt whose dataset this one reads, when that is not complete yet: the backend
             holds this one back until it is. Empty otherwise.
+        cache: Whether a recorded result of an equal attempt may be taken. Runners need not look at it.
     """
 
     label: str
@@ -62,6 +64,22 @@ class Attempt:
     inputs: Mapping[str, str] = field(default_factory=dict)
     returns_result: bool = True
     follows: str = ""
+    cache: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnvironment:
+    """What decides the results of a runner's jobs besides what they run and are given.
+
+    Attributes:
+        place: The kind of place where they run.
+        text: What the user has done there before they run.
+        is_ours: Whether they run with the Python and the packages of this program.
+    """
+
+    place: str
+    text: str = ""
+    is_ours: bool = False
 
 
 class BaseRunner(ABC):
@@ -100,6 +118,27 @@ class BaseRunner(ABC):
     def may_be_followed(self, native_id: str) -> bool:  # noqa: ARG002 - an answer for all
         """Whether an attempt may follow this one now, if ``chains_datasets``. Quick, and asked in any thread."""
         return self.chains_datasets
+
+    def environment(self) -> JobEnvironment | None:
+        """What decides the results of jobs here, for the cache; None, the default: that is not known."""
+        return None
+
+    def contents(self, attempt: Attempt) -> Mapping[str, tuple[str, ...]] | None:  # noqa: ARG002 - an answer for all
+        """What is in the datasets that an attempt reads: argument -> digests of the files; None: that is not known.
+
+        Raises:
+            DatasetError: A dataset is unknown or not complete.
+        """
+        return None
+
+    def keep(self, attempt: Attempt, job: JobId, returned: object) -> None:
+        """Take note that the engine has accepted a result. Quick, and called in the engine's thread.
+
+        Args:
+            attempt: The attempt.
+            job: The job that it is an attempt of.
+            returned: What the payload returned.
+        """
 
     @abstractmethod
     def submit(self, batch: Sequence[Attempt]) -> dict[str, str | Failure]:

@@ -37,6 +37,10 @@ class InputStaging:
         """
         self._catalogues.check(writes=False)
 
+    def contents(self, attempt: Attempt) -> dict[str, tuple[str, ...]] | None:
+        """See :meth:`scheduler.panda.catalogues.Catalogues.contents`."""
+        return self._catalogues.contents(attempt)
+
     def start(self, attempt: Attempt, on_done: Callable[[Attempt | Failure], None]) -> None:
         """Stage the inputs of an attempt into its directory.
 

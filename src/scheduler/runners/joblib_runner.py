@@ -17,7 +17,7 @@ from scheduler.core.observations import HasFailed, IsQueued, IsRunning, Observat
 from scheduler.core.specs import Resources, StepSpec
 from scheduler.errors import ConfigurationError
 from scheduler.panda.catalogues import choose_catalogue
-from scheduler.runners.base_runner import Attempt, BaseRunner
+from scheduler.runners.base_runner import Attempt, BaseRunner, JobEnvironment
 from scheduler.runners.commands import ENGINES
 from scheduler.runners.input_staging import InputStaging
 from scheduler.runners.local_config import BACKENDS, BackendName, LocalConfig
@@ -131,6 +131,14 @@ class JobLibRunner(BaseRunner):
             self._open_workshop().check(step.payload)
         except ConfigurationError as error:
             raise ConfigurationError(f"step '{step.name}' cannot run on {self!r}: {error}") from error
+
+    def environment(self) -> JobEnvironment:
+        """See :meth:`BaseRunner.environment`."""
+        return JobEnvironment("this machine", is_ours=True)
+
+    def contents(self, attempt: Attempt) -> Mapping[str, tuple[str, ...]] | None:
+        """See :meth:`BaseRunner.contents`."""
+        return self._staging.contents(attempt)
 
     def submit(self, batch: Sequence[Attempt]) -> dict[str, str | Failure]:
         """See :meth:`BaseRunner.submit`. A label that is known already is not run again."""

@@ -19,6 +19,7 @@ from scheduler.panda.idds import IddsClient, Site
 from scheduler.panda.shipment import Shipment
 from scheduler.panda.site import EmbeddedSite, SiteJob
 from scheduler.panda.slices import SLICE_PARAMETERS, slices_of
+from scheduler.runners.base_runner import Attempt
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,10 @@ class Place(Protocol):
 
     def check(self, step: StepSpec) -> None:
         """Refuse a step that could never run here."""
+        ...
+
+    def contents(self, attempt: Attempt) -> Mapping[str, tuple[str, ...]] | None:
+        """Digests of the files that an attempt reads, by argument; None when there are none."""
         ...
 
     def submit(self, jobs: Sequence[Shipment], directory: Path) -> dict[str, str | Failure]:
@@ -94,6 +99,10 @@ class EmbeddedPlace:
                 self._catalogues.check(writes=step.output is not None)
             except ConfigurationError as error:
                 raise ConfigurationError(f"step '{step.name}': {error}") from error
+
+    def contents(self, attempt: Attempt) -> Mapping[str, tuple[str, ...]] | None:
+        """Digests of the files that an attempt reads, if the catalogue has them."""
+        return self._catalogues.contents(attempt)
 
     def submit(self, jobs: Sequence[Shipment], directory: Path) -> dict[str, str | Failure]:
         """Queue attempts. The native id is the label."""
@@ -198,6 +207,9 @@ class GridPlace:
                 f"step '{step.name}': its function takes {', '.join(named)}, but a PanDA job is not told which of the "
                 f"{step.output.slices} slices it is; draw a random seed instead, or set num_events_per_job=num_events"
             )
+
+    def contents(self, attempt: Attempt) -> None:
+        """None: the files are elsewhere, and Rucio has no digests of them."""
 
     def submit(self, jobs: Sequence[Shipment], directory: Path) -> dict[str, str | Failure]:  # noqa: ARG002
         """Make works of attempts. The native id has the request and the transform in iDDS."""

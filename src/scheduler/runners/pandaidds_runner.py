@@ -22,7 +22,7 @@ from scheduler.panda.sandbox import Packer
 from scheduler.panda.shipment import Shipment
 from scheduler.panda.slices import check_output_file, check_output_names
 from scheduler.panda.sources import sources_of
-from scheduler.runners.base_runner import Attempt, BaseRunner
+from scheduler.runners.base_runner import Attempt, BaseRunner, JobEnvironment
 from scheduler.runners.panda_places import EmbeddedPlace, GridPlace, Place, in_one_line
 
 logger = logging.getLogger(__name__)
@@ -133,6 +133,11 @@ class PanDAiDDSRunner(BaseRunner):
         self._packer: Packer | None = None
         self.service = _choose_service(service)
         self.chains_datasets = self.service != "local"
+        self._environment = (
+            JobEnvironment("embedded site", lines, is_ours=True)
+            if self.service == "local"
+            else JobEnvironment("grid", lines)
+        )
         self._place: Place = (
             EmbeddedPlace(
                 slots=slots,
@@ -184,6 +189,14 @@ class PanDAiDDSRunner(BaseRunner):
             check_output_file(step.output.file, step=step.name)
             _refuse_loop(f"step '{step.name}'", step.output.dataset, step.inputs)
         self._place.check(step)
+
+    def environment(self) -> JobEnvironment:
+        """Where jobs run, and the ``init_env`` that runs before them."""
+        return self._environment
+
+    def contents(self, attempt: Attempt) -> Mapping[str, tuple[str, ...]] | None:
+        """What is in the input datasets: known on the embedded site with a local catalogue."""
+        return self._place.contents(attempt)
 
     def submit(self, batch: Sequence[Attempt]) -> dict[str, str | Failure]:
         """Pack attempts and send them."""

@@ -111,6 +111,17 @@ class CatalogueContract:
         assert (file.name, file.bytes, file.adler32) == (f"{dataset}.x", 9, "11e60398")
         assert not path.exists()
 
+    def test_that_digests_tell_contents_apart_where_an_adler32_does_not_or_are_none(
+        self, catalogue: DatasetCatalogue, dataset: str, make_files: MakeFiles
+    ) -> None:
+        catalogue.create(dataset)
+        catalogue.add_numbered(dataset, make_files("131", "212", "131"), name="x", producer="p")
+        catalogue.close(dataset)
+        one, other, same = catalogue.digests(dataset) or ("a", "b", "a")
+        checksums = {file.adler32 for file in catalogue.files(dataset)}
+        assert len(checksums) == 1
+        assert one == same != other
+
     def test_that_a_link_is_copied_and_what_it_leads_to_stays(
         self, catalogue: DatasetCatalogue, dataset: str, make_files: MakeFiles, tmp_path: Path
     ) -> None:

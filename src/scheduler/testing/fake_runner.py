@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from scheduler.core.failures import Cause, Failure
 from scheduler.core.observations import HasFailed, HasSucceeded, IsQueued, IsRunning, Observation, WasCancelled
 from scheduler.core.specs import Function
-from scheduler.runners.base_runner import Attempt, BaseRunner
+from scheduler.runners.base_runner import Attempt, BaseRunner, JobEnvironment
 
 Outcome = HasSucceeded | HasFailed | WasCancelled | None
 
@@ -89,6 +89,10 @@ class FakeRunner(BaseRunner):
         self._entries: dict[str, _Entry] = {}
         self._ids = itertools.count(1)
         self._native: dict[str, str] = {}
+
+    def environment(self) -> JobEnvironment:
+        """See :meth:`BaseRunner.environment`."""
+        return JobEnvironment("fake", is_ours=True)
 
     def submit(self, batch: Sequence[Attempt]) -> dict[str, str | Failure]:
         """See :meth:`BaseRunner.submit`."""
