@@ -374,6 +374,7 @@ class AxScheduler:
         if is_resumed and (saved := run.store.snapshot()) is not None:
             saved_at, snapshot = saved
             self._optimizer = optimizer = restore(snapshot, into=self.ax_client)
+        optimizer.threads = self._threads_for_ax(runners.values())
         engine = Engine(prepared.workflow, optimizer, runners, run, settings=self.config.engine_settings)
         if is_resumed:
             engine.resume(run.store.events(), saved_at=saved_at)
@@ -382,6 +383,12 @@ class AxScheduler:
         self._engine = desk.engine = engine
         self._run = run
         return engine, optimizer
+
+    def _threads_for_ax(self, runners: Iterable[BaseRunner]) -> int | None:
+        """How many threads torch may take: on this machine it shares the cores with the jobs."""
+        if self.config.optimizer_threads is not None:
+            return self.config.optimizer_threads
+        return 1 if any(runner.runs_here for runner in runners) else None
 
     def _with_cache(self, prepared: PreparedObjective, run: RunDirectory) -> Mapping[str, BaseRunner]:
         """The runners, with the cache in front of those of cached steps; a rehearsal runs everything."""

@@ -30,6 +30,13 @@ class SchedulerConfig:
         synchronous: Run one trial after the other; ``run_trial`` returns when its trial is over.
         max_parallel_trials: Trials under way at once; None: what the generation strategy allows, at most as many as the
             widest runner has places (8 for a runner that queues by itself).
+        ask_ahead: While no place for a trial is free, compute the next candidate, so that the next free place need not
+            wait for it. It knows the trials that run as pending. Not with a single place, where each candidate shall
+            know the result of the one before.
+        stale_after: A candidate computed ahead is dropped, and another one computed when its place is free, when more
+            than this many results have come since. None: never. Quasi-random candidates are never dropped.
+        optimizer_threads: How many threads torch may take while Ax works. None: one when jobs run on this machine, as
+            more of them would take the cores from the jobs and be slower themselves; torch's own choice otherwise.
         failure_rate: The run stops when a larger part of the finished trials failed ...
         min_failed_trials: ... and at least this many trials have finished.
         retries: How often a job that failed is tried again; a step may say otherwise.
@@ -50,6 +57,9 @@ class SchedulerConfig:
     cleanup_after_completion: bool = False
     synchronous: bool = False
     max_parallel_trials: int | None = None
+    ask_ahead: bool = True
+    stale_after: int | None = 2
+    optimizer_threads: int | None = None
     failure_rate: float = 0.5
     min_failed_trials: int = 5
     retries: int = 0
@@ -82,6 +92,8 @@ class SchedulerConfig:
         """The part that the engine needs."""
         return EngineSettings(
             max_parallel_trials=1 if self.synchronous else self.max_parallel_trials,
+            ask_ahead=self.ask_ahead,
+            stale_after=self.stale_after,
             trial_timeout_s=self.max_trial_monitoring_time,
             failure_rate=self.failure_rate,
             min_failed_trials=self.min_failed_trials,
@@ -102,17 +114,29 @@ class SchedulerConfig:
         return RetryPolicy(failed=self.retries, lost=self.lost_retries)
 
 
+_WHOLE_NUMBERS = {
+    "max_parallel_trials": 1,
+    "stale_after": 0,
+    "optimizer_threads": 1,
+    "min_failed_trials": 1,
+    "retries": 0,
+    "lost_retries": 0,
+}
+"""Key -> the least it may be."""
+_MAY_BE_NONE = frozenset({"max_parallel_trials", "stale_after", "optimizer_threads"})
+
+
 def _check(config: SchedulerConfig) -> None:
     _number(config, "monitoring_interval", above=0)
     _number(config, "max_trial_monitoring_time", above=0, may_be_none=True)
     _number(config, "failure_rate", above=-1e-9, at_most=1)
-    for name, least in (("max_parallel_trials", 1), ("min_failed_trials", 1), ("retries", 0), ("lost_retries", 0)):
+    for name, least in _WHOLE_NUMBERS.items():
         value = getattr(config, name)
-        if value is None and name == "max_parallel_trials":
+        if value is None and name in _MAY_BE_NONE:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigurationError(f"config['{name}'] is {value!r}; give a whole number of at least {least}")
-    for name in ("resume", "cleanup_after_completion", "synchronous"):
+    for name in ("resume", "cleanup_after_completion", "synchronous", "ask_ahead"):
         if not isinstance(getattr(config, name), bool):
             raise ConfigurationError(f"config['{name}'] is {getattr(config, name)!r}; give True or False")
     for name in ("progress", "retry_failed_designs"):

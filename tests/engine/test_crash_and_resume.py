@@ -96,6 +96,17 @@ class FragileOptimizer(FakeOptimizer):
         self.fuse.touch()
         return proposal
 
+    def prepare(self):
+        self.fuse.touch()
+        made = super().prepare()
+        self.fuse.touch()
+        return made
+
+    def adopt(self, candidate, origin):
+        self.fuse.touch()
+        super().adopt(candidate, origin)
+        self.fuse.touch()
+
     def tell(self, index, metrics):
         self.fuse.touch()
         super().tell(index, metrics)

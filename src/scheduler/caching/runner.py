@@ -71,7 +71,7 @@ class CachingRunner(BaseRunner):
         self._writer: ThreadPoolExecutor | None = None
         self._is_broken = False
         self.stages_inputs, self.stages_outputs = runner.stages_inputs, runner.stages_outputs
-        self.chains_datasets = runner.chains_datasets
+        self.chains_datasets, self.runs_here = runner.chains_datasets, runner.runs_here
         for payload in payloads:
             self._keys.look_at(payload)
 

@@ -48,7 +48,7 @@ from scheduler.core.results import check_final_result, check_step_result, measur
 from scheduler.core.specs import Output, WorkflowSpec
 from scheduler.core.states import JobState, TrialState
 from scheduler.core.summary import JobCounts, RunSummary
-from scheduler.engine.advisor import Advice, Advisor, Outcome
+from scheduler.engine.advisor import Advice, Advisor, Outcome, Reserve
 from scheduler.engine.driver import Flight, RunnerDriver
 from scheduler.engine.ports import Run, World
 from scheduler.engine.settings import EngineSettings
@@ -69,6 +69,8 @@ _COMMIT_AFTER_S = 0.05
 """Events are committed together, at the latest after this time, and always before a backend is given a job."""
 
 _LINKS_SHOWN = 3
+_RESULTS = frozenset({TrialState.COMPLETED, TrialState.INFEASIBLE})
+"""The ends of a trial that teach the optimizer something."""
 
 DEFAULT_PARALLEL_TRIALS = 8
 """Trials under way at once when a backend queues by itself and the user did not say."""
@@ -110,6 +112,8 @@ class Engine:
         self._wanted = 0
         self._goal = 0
         self._must_wait = self._is_stopping = False
+        self._may_prepare = True
+        self._results = 0
         self._held: set[int] = set()
         self._early: dict[JobId, tuple[Flight, Observation]] = {}
         """Outcomes of jobs whose parents' outcomes are not known yet: what they are worth depends on those."""
@@ -153,6 +157,7 @@ class Engine:
                 self._advisor.bring_up_to_date(event, again=again)
         self._goal = len(self.state.trials)
         for trial in self.state.trials.values():
+            self._results += trial.is_told and trial.state in _RESULTS
             if trial.told_failure is not None:
                 self._failures[self._cause_of(trial.index)] += 1
         adopted: dict[str, list[Flight]] = {}
@@ -263,7 +268,7 @@ class Engine:
             steps={step: _job_counts(counts) for step, counts in self.state.step_counts.items()},
             phase=self._advisor.standing.phase,
             best=self._advisor.standing.best,
-            activity="generating a candidate" if self._advisor.is_asking else "",
+            activity="generating a candidate" if self._advisor.is_asking or self._advisor.is_preparing else "",
             common_failure=common[0][0] if common else "",
             links=tuple(islice(self._links(), _LINKS_SHOWN)),
         )
@@ -278,6 +283,7 @@ class Engine:
         """Carry out what the state asks for, until it asks for nothing more."""
         self._expire_trials()
         self._take_early_outcomes()
+        self._start_reserve()
         submissions: dict[str, list[Flight]] = {}
         for decision in decide(self.state, self._room(), self._mailbox.now()):
             if not isinstance(decision, Submit):
@@ -521,15 +527,60 @@ class Engine:
     # The optimizer -------------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        if self._advisor.is_asking or self._advisor.telling or not self._wanted:
+        advisor = self._advisor
+        if advisor.is_asking or advisor.is_preparing or advisor.telling or not self._wanted:
             return
-        running = self._open_trials()
         if self._must_wait:
-            if not running:
+            if not self._open_trials():
                 self._generation_failed(GenerationError(_STARVED))
-        elif running < self._max_parallel_trials():
+        elif self._has_place():
             self._has_changed = True
-            self._advisor.ask(self._asked, self._generation_failed)
+            advisor.ask(self._asked, self._generation_failed)
+        elif self._may_prepare and advisor.reserve is None and self._asks_ahead():
+            self._has_changed = True
+            advisor.prepare(self._results, self._prepared, self._preparation_failed)
+
+    def _asks_ahead(self) -> bool:
+        """Whether it pays: with one place, each candidate shall know the result of the one before."""
+        return self.settings.ask_ahead and self._max_parallel_trials() > 1
+
+    def _prepared(self) -> None:
+        self._may_prepare, self._has_changed = self._advisor.reserve is not None, True
+
+    def _preparation_failed(self, error: Exception) -> None:
+        self._may_prepare = False  # if it matters, it fails again when the candidate is needed
+        logger.warning("no candidate could be made ahead: %s", error)
+
+    def _start_reserve(self) -> None:
+        """Let a candidate that was made ahead take a free place at once, also while the optimizer is busy."""
+        if not (self._wanted and self._advisor.can_start and self._has_place()):
+            return
+        assert self._advisor.reserve is not None  # noqa: S101 - can_start
+        if self._is_stale(self._advisor.reserve):
+            logger.debug("the candidate made ahead is dropped: too many results are newer")
+            self._advisor.reserve = None
+            return
+        self._wanted -= 1
+        candidate, origin = self._advisor.start(self._telling_failed)
+        self._record(TrialStarted(candidate.index, dict(candidate.parameters), self._mailbox.now(), origin))
+
+    def _is_stale(self, reserve: Reserve) -> bool:
+        if self.settings.stale_after is None or not reserve.made.goes_stale:
+            return False
+        untold = sum(not trial.is_told and trial.state in _RESULTS for trial in self.state.live.values())
+        return self._results + untold - reserve.results > self.settings.stale_after
+
+    def _has_place(self) -> bool:
+        """Whether another trial may be under way.
+
+        One that is over has left its place, told or not, unless there is only one place: then the next candidate shall
+        know its result.
+        """
+        most = self._max_parallel_trials()
+        if most == 1:
+            return self._open_trials() == 0
+        live = self.state.live.values()
+        return sum(not trial.state.is_terminal and trial.index not in self._held for trial in live) < most
 
     def _max_parallel_trials(self) -> int:
         if self.settings.max_parallel_trials is not None:
@@ -579,7 +630,8 @@ class Engine:
         return Outcome(index, failure=failure, again=self._may_be_proposed_again(index))
 
     def _told(self, outcome: Outcome, snapshot: str | None) -> None:
-        self._must_wait = False
+        self._must_wait, self._may_prepare = False, True
+        self._results += outcome.failure is None
         best, now = self._advisor.standing.best, self._mailbox.now()
         told = TrialTold(outcome.trial, outcome.failure, now, outcome.metrics, best, outcome.infeasible)
         self._record(told, snapshot)

@@ -15,7 +15,7 @@ from scheduler.optimizer.ax_api_client import ApiClientService
 from scheduler.optimizer.ax_client import AxClientService
 from scheduler.optimizer.ax_optimizer import AxOptimizer
 from scheduler.optimizer.ax_service import AxService
-from scheduler.optimizer.port import Candidate, Optimizer, Proposal, Standing
+from scheduler.optimizer.port import Candidate, Optimizer, Preparation, Proposal, Standing
 from scheduler.optimizer.snapshots import read_snapshot
 
 _SERVICES: tuple[type[AxService], ...] = (AxClientService, ApiClientService)
@@ -95,4 +95,14 @@ def _adapt(service: AxService) -> AxOptimizer:
     return AxOptimizer(service, experiment, config)
 
 
-__all__ = ["AxOptimizer", "Candidate", "Measurement", "Optimizer", "Proposal", "Standing", "adapt", "restore"]
+__all__ = [
+    "AxOptimizer",
+    "Candidate",
+    "Measurement",
+    "Optimizer",
+    "Preparation",
+    "Proposal",
+    "Standing",
+    "adapt",
+    "restore",
+]

@@ -39,6 +39,11 @@ class ApiClientService(AxService):
         """What the strategy says."""
         return self.strategy.current_generator_run_limit()
 
+    @property
+    def keeps_records(self) -> bool:
+        """Whether a storage is configured."""
+        return self.client._storage_config is not None  # noqa: SLF001 - see the class
+
     def generate(self) -> int:
         """One call of ``get_next_trials``."""
         # Never several at once: Client makes the trials of a batch after generating all of it, so that the limits do

@@ -39,6 +39,11 @@ class AxClientService(AxService):
         """``get_current_trial_generation_limit``."""
         return self.client.get_current_trial_generation_limit()
 
+    @property
+    def keeps_records(self) -> bool:
+        """Whether there is a database, or a strategy that may stop the optimization at the next trial."""
+        return self.client.db_settings_set or self.client.global_stopping_strategy is not None
+
     def generate(self) -> int:
         """``get_next_trial``."""
         return int(self.client.get_next_trial()[1])

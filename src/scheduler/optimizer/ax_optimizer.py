@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from scheduler.core.results import Measurement
@@ -13,7 +14,7 @@ from scheduler.core.specs import Scalar
 from scheduler.errors import ConfigurationError, GenerationError, NoSuccessfulTrialError, OptimizationError
 from scheduler.optimizer.ax_service import AxService, Outcome, ParetoSet
 from scheduler.optimizer.goals import read_goals
-from scheduler.optimizer.port import Candidate, Proposal, Standing
+from scheduler.optimizer.port import Candidate, Preparation, Proposal, Standing
 from scheduler.optimizer.scoreboard import Scoreboard
 from scheduler.optimizer.snapshots import SnapshotWriter, read_run
 
@@ -44,10 +45,14 @@ class AxOptimizer:
         service: The Ax client.
         experiment: Its experiment.
         config: What the experiment optimizes.
+
+    Attributes:
+        threads: How many threads torch may take; None leaves that to torch.
     """
 
     def __init__(self, service: AxService, experiment: Experiment, config: OptimizationConfig) -> None:
         self._service, self._experiment = service, experiment
+        self.threads: int | None = None
         self._goals = read_goals(config)
         self._scoreboard = Scoreboard(self._goals)
         self._errors_known: dict[str, bool] = {}
@@ -132,6 +137,51 @@ class AxOptimizer:
                 raise self._generation_error(error) from error
             logger.exception("Ax made %d of %d candidates and failed at the next one", len(candidates), at_most)
         return Proposal(tuple(candidates))
+
+    def prepare(self) -> Preparation | None:
+        """Make one design ahead, with the trials that run as pending, without making a trial of it.
+
+        None when the strategy allows none now, or when Ax's client keeps records of its own of every trial.
+
+        Raises:
+            GenerationError: Ax failed, with its own exception as the cause.
+        """
+        from ax.exceptions.core import DataRequiredError, OptimizationComplete
+        from ax.exceptions.generation_strategy import MaxParallelismReachedException
+
+        try:
+            limit, is_complete = self._service.limit()
+            self._teach_postponed()
+            if is_complete or limit == 0 or self._service.keeps_records:
+                return None
+            run = self._service.prepare()
+        except (DataRequiredError, MaxParallelismReachedException, OptimizationComplete):
+            return None
+        except Exception as error:
+            raise self._generation_error(error) from error
+        (arm,) = run.arms
+        parameters = {name: _plain(value) for name, value in arm.parameters.items()}
+        return Preparation(parameters, self._snapshots.text_apart(run), goes_stale=self._service.learns)
+
+    @property
+    def next_index(self) -> int:
+        """The number that the next trial will have."""
+        return max(self._experiment.trials, default=-1) + 1
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Calls of Ax are made within this: torch takes at most ``threads`` threads, and what it had afterwards."""
+        if self.threads is None:
+            yield
+            return
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def attach(self, parameters: Mapping[str, Scalar]) -> Candidate:
         """Register a design that the user chose. Values out of bounds are Ax's to accept, and it warns of them.

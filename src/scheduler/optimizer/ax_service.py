@@ -57,6 +57,25 @@ class AxService(ABC):
     def generate(self) -> int:
         """Generate one trial, running, and return its index."""
 
+    @property
+    @abstractmethod
+    def keeps_records(self) -> bool:
+        """Whether the client does more with a new trial than to make it: a database, or a rule for stopping."""
+
+    def prepare(self) -> GeneratorRun:
+        """Generate a design as :meth:`generate` would, without a trial of it and without a trace in the strategy.
+
+        Ax allows not to make a trial of a generator run. For :meth:`take`, or to be forgotten.
+        """
+        from ax.utils.common.random import with_rng_seed
+
+        assert self.experiment is not None  # noqa: S101 - the engine has checked it
+        strategy = self.strategy
+        with with_rng_seed(seed=self.client._random_seed):  # noqa: SLF001 - as both clients do
+            run = strategy.gen_single_trial(experiment=self.experiment, n=1)
+        strategy._generator_runs.pop()  # noqa: SLF001 - else a forgotten one would move Sobol's position
+        return run
+
     def take(self, run: GeneratorRun) -> int:
         """Make a running trial of what the strategy generated earlier, as if it had just done so; return its index."""
         assert self.experiment is not None  # noqa: S101 - the strategy generated this run for it

@@ -6,6 +6,7 @@ An optimizer is not thread-safe: the engine makes all calls from one thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +40,21 @@ class Proposal:
     candidates: tuple[Candidate, ...] = ()
     must_wait: bool = False
     is_complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """A design made ahead: the optimizer has no trial of it until :meth:`Optimizer.adopt`.
+
+    Attributes:
+        parameters: The design parameters.
+        origin: How it came about, for :meth:`Optimizer.adopt`.
+        goes_stale: Whether newer results could have led to a better one.
+    """
+
+    parameters: Mapping[str, Scalar]
+    origin: str | None
+    goes_stale: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +105,25 @@ class Optimizer(Protocol):
         Raises:
             GenerationError: The optimizer failed, with its own exception as the cause. Never read as completion.
         """
+        ...
+
+    def prepare(self) -> Preparation | None:
+        """Make one design ahead, with the trials that run as pending, without making a trial of it.
+
+        It may be forgotten without a trace. None when the generation strategy allows none now.
+
+        Raises:
+            GenerationError: The optimizer failed.
+        """
+        ...
+
+    @property
+    def next_index(self) -> int:
+        """The number that the next trial will have."""
+        ...
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """What all calls are made within: limits on what the optimizer takes of the machine."""
         ...
 
     def attach(self, parameters: Mapping[str, Scalar]) -> Candidate:

@@ -62,16 +62,21 @@ class SnapshotWriter:
         """One generator run as JSON text, for :func:`read_run`."""
         return self._texts[self._number(run)]
 
+    @staticmethod
+    def text_apart(run: GeneratorRun) -> str:
+        """The same for a run that may be forgotten: nothing of it is kept."""
+        from ax.storage.json_store.encoder import object_to_json
+
+        return json.dumps(object_to_json(run))
+
     def _refer(self, run: GeneratorRun) -> dict[str, Any]:
         return {_RUN: self._number(run)}
 
     def _number(self, run: GeneratorRun) -> int:
         if id(run) not in self._numbers:
-            from ax.storage.json_store.encoder import object_to_json
-
             self._numbers[id(run)] = len(self._runs)
             self._runs.append(run)
-            self._texts.append(json.dumps(object_to_json(run)))
+            self._texts.append(self.text_apart(run))
         return self._numbers[id(run)]
 
 

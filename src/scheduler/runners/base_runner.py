@@ -90,12 +90,14 @@ class BaseRunner(ABC):
             how many trials run at once when the user does not say.
         stages_inputs: Whether attempts may have ``inputs``.
         stages_outputs: Whether attempts may have an ``output``.
+        runs_here: Whether its jobs take the cores of this machine.
         chains_datasets: Whether attempts may follow others, see :class:`Attempt`.
     """
 
     capacity: int | None = None
     stages_inputs: bool = False
     stages_outputs: bool = False
+    runs_here: bool = False
     chains_datasets: bool = False
     _wake: Callable[[], None] | None = None
 

@@ -99,6 +99,7 @@ class JobLibRunner(BaseRunner):
         scheduler = AxScheduler(ax_client, runner)
     """
 
+    runs_here = True
     stages_inputs = True
 
     def __init__(

@@ -132,7 +132,8 @@ class PanDAiDDSRunner(BaseRunner):
         self._job_dir = _path("job_dir", job_dir)
         self._packer: Packer | None = None
         self.service = _choose_service(service)
-        self.chains_datasets = self.service != "local"
+        self.runs_here = self.service == "local"
+        self.chains_datasets = not self.runs_here
         self._environment = (
             JobEnvironment("embedded site", lines, is_ours=True)
             if self.service == "local"

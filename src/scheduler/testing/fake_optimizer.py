@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from scheduler.core.specs import Scalar
 from scheduler.errors import GenerationError
-from scheduler.optimizer import Candidate, Measurement, Proposal, Standing
+from scheduler.optimizer import Candidate, Measurement, Preparation, Proposal, Standing
 
 
 class FakeOptimizer:
@@ -60,6 +61,24 @@ class FakeOptimizer:
                 return Proposal(tuple(new), must_wait=True)
             new.append(self.attach({"x": float(index)}))
         return Proposal(tuple(new))
+
+    def prepare(self) -> Preparation | None:
+        """See :meth:`scheduler.optimizer.Optimizer.prepare`."""
+        index = self.next_index
+        if index == self._fails_at:
+            raise GenerationError(f"no candidate for trial {index}: the fit failed")
+        if index == self._total or not self._may_propose(index):
+            return None
+        return Preparation({"x": float(index)}, None, goes_stale=True)
+
+    @property
+    def next_index(self) -> int:
+        """See :meth:`scheduler.optimizer.Optimizer.next_index`."""
+        return len(self._candidates)
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """See :meth:`scheduler.optimizer.Optimizer.at_work`."""
+        return nullcontext()
 
     def attach(self, parameters: Mapping[str, Scalar]) -> Candidate:
         """See :meth:`scheduler.optimizer.Optimizer.attach`."""
