@@ -26,10 +26,13 @@ Divided by what the caller can do about them::
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 
 INFEASIBLE_MARK = "#infeasible"
 """What follows it in the text of an exception is a JSON object with the reason, the constraint and its value."""
+
+_LONGEST_REASON = 250  # characters: text and JSON, all escaped, stay below what a worker keeps of a message
 
 
 class Infeasible(Exception):  # noqa: N818 - a finding, not an error
@@ -62,15 +65,26 @@ class Infeasible(Exception):  # noqa: N818 - a finding, not an error
                 f"Infeasible({reason!r}): give constraint and value, or neither: a name alone tells nothing"
             )
         self.reason, self.constraint, self.value = reason, constraint, value
+        short = reason if len(reason) <= _LONGEST_REASON else f"{reason[: _LONGEST_REASON - 3]}..."
         given = {} if constraint is None else {"constraint": constraint, "value": _plain(value)}
-        super().__init__(f"{reason} {INFEASIBLE_MARK}{json.dumps({'reason': reason, **given})}")
+        super().__init__(f"{short} {INFEASIBLE_MARK}{json.dumps({'reason': short, **given})}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled by its parts: a step may raise it in a process pool of its own."""
+        return _again, (self.reason, self.constraint, self.value)
+
+
+def _again(reason: str, constraint: str | None, value: float | tuple[float, float] | None) -> Infeasible:
+    return Infeasible(reason, constraint=constraint, value=value)
 
 
 def _plain(value: object) -> object:
-    """A number that JSON takes, also of numpy's."""
-    if isinstance(value, tuple | list):
-        return [float(each) for each in value]
-    return float(value)  # type: ignore[arg-type]
+    """A number, or a mean and its error, that JSON takes, also of numpy's."""
+    is_pair = isinstance(value, tuple | list)
+    numbers = [float(each) for each in value] if is_pair else [float(value)]  # type: ignore[attr-defined, arg-type]
+    if not all(map(math.isfinite, numbers)) or (is_pair and (len(numbers) != 2 or numbers[1] < 0)):  # noqa: PLR2004
+        raise ValueError(f"the value of an infeasible design is {value!r}: give a finite number or (mean, error >= 0)")
+    return numbers if is_pair else numbers[0]
 
 
 class SchedulerError(Exception):

@@ -12,7 +12,7 @@ from scheduler.core.infeasible import Infeasibility, read_infeasibility
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@given(st.text(), st.text(min_size=1), NUMBERS, st.none() | NUMBERS.map(abs), st.text(), st.text())
+@given(st.text(max_size=250), st.text(min_size=1), NUMBERS, st.none() | NUMBERS.map(abs), st.text(), st.text())
 def test_that_it_survives_any_transport_of_its_text(reason, constraint, mean, error, before, after):
     raised = Infeasible(reason, constraint=constraint, value=mean if error is None else (mean, error))
 
@@ -67,3 +67,26 @@ def test_that_it_can_be_raised_and_caught_with_its_parts():
         raise Infeasible("r", constraint="c", value=2)
     assert (caught.value.reason, caught.value.constraint, caught.value.value) == ("r", "c", 2)
     assert str(pickle.loads(pickle.dumps(RuntimeError(str(caught.value))))) == str(caught.value)  # noqa: S301
+
+
+def test_that_it_is_pickled_by_its_parts():
+    raised = Infeasible("r", constraint="c", value=(1.0, 0.5))
+    again = pickle.loads(pickle.dumps(raised))  # noqa: S301
+    assert (str(again), again.reason, again.constraint, again.value) == (str(raised), "r", "c", (1.0, 0.5))
+
+
+@pytest.mark.parametrize("letter", ["x", "\u4e2d", '"'])
+def test_that_a_long_reason_is_shortened_rather_than_lost_where_messages_are_cut(letter):
+    raised = Infeasible(letter * 5000, constraint="c", value=1.0)
+    found = read_infeasibility(str(raised)[:2000])
+    assert found == Infeasibility(letter * 247 + "...", {"c": (1.0, None)})
+
+
+def test_that_a_reason_may_have_the_mark():
+    assert read_infeasibility(str(Infeasible("see #infeasible in the docs"))).reason == "see #infeasible in the docs"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), (1.0, -1.0), (1.0, 2.0, 3.0)])
+def test_that_a_value_that_cannot_be_told_is_refused_where_it_is_raised(value):
+    with pytest.raises(ValueError, match="give a finite number"):
+        Infeasible("r", constraint="c", value=value)

@@ -10,6 +10,36 @@ import pytest
 README = Path(__file__).parents[2] / "README.md"
 
 
+GATES_ON_THE_SITE = """
+from scheduler import AxScheduler, Infeasible, PanDAiDDSRunner
+
+
+def objective(x):
+    if x > 6:
+        raise Infeasible("too long", constraint="mass", value=x - 6)
+    if x > 3:
+        raise RuntimeError('#infeasible{"reason": "too heavy", "constraint": "mass", "value": 1.5}')
+    return {"loss": x, "mass": x - 3}
+
+
+if __name__ == "__main__":
+    from ax.service.ax_client import AxClient, ObjectiveProperties
+
+    client = AxClient(verbose_logging=False)
+    client.create_experiment(
+        name="gate",
+        parameters=[{"name": "x", "type": "range", "bounds": [0.0, 9.0]}],
+        objectives={"loss": ObjectiveProperties(minimize=True)},
+        outcome_constraints=["mass <= 0.0"],
+    )
+    with AxScheduler(client, PanDAiDDSRunner(service="local", config={"slots": 2})) as scheduler:
+        scheduler.set_objective_function(objective)
+        trials = scheduler.run_batch([{"x": 1.0}, {"x": 4.0}, {"x": 8.0}])
+        print("Trials:", [str(trial.state) for trial in trials])
+        print("Told:", [client.experiment.trials[index].status.name.lower() for index in range(3)])
+"""
+
+
 def test_that_the_program_in_the_readme_runs_as_it_stands(programs, printed_value):
     (text,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     program = programs.write(text)
@@ -43,6 +73,16 @@ def test_that_a_gate_ends_infeasible_trials_early_and_they_are_no_failures(progr
     assert states.keys() == {"completed", "infeasible"}
     assert sum(states.values()) == 12
     assert "infeasible: the layers overlap" in outcome.stdout
+
+
+def test_that_gates_work_on_the_embedded_site_also_when_written_by_hand(programs, printed_value):
+    program = programs.write(GATES_ON_THE_SITE)
+
+    outcome = program.run()
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert printed_value(outcome.stdout, "Trials:") == ["completed", "infeasible", "infeasible"]
+    assert printed_value(outcome.stdout, "Told:") == ["completed", "abandoned", "abandoned"]
 
 
 @pytest.mark.parametrize("name", ["local_two_objectives.py", "local_explicit_strategy.py"])

@@ -531,3 +531,22 @@ def test_that_the_texts_above_are_one_program_with_one_guard():
     assert program_text().count(GUARD) == 1
     assert OBJECTIVE in program_text()
     assert Path(__file__).parent.name == "rehearsal"
+
+
+def test_that_a_gate_is_no_failure_and_the_steps_behind_it_are_said_to_be_unrehearsed(project):
+    functions = (
+        "from scheduler import Infeasible\n\n\ndef check(x):\n    raise Infeasible('too heavy')\n\n\n"
+        "def end(x, loss):\n    return {'loss': loss}"
+    )
+    steps = (
+        "MultiStepsFunction({'check': {'func': check}, 'end': {'func': end, 'parent_result_parameter_name': 'loss'}}, "
+        "deps={'end': 'check'})"
+    )
+    project.write("program.py", program_text(functions, objective=steps))
+
+    outcome = project.rehearse()
+
+    assert errors_of(outcome) == []
+    (warning,) = warnings_of(outcome, Kind.COVERAGE)
+    assert warning.step == "end"
+    assert "design is infeasible" in warning.message

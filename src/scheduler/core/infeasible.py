@@ -31,11 +31,14 @@ class Infeasibility:
 
 def read_infeasibility(message: str) -> Infeasibility | None:
     """What the text of a :class:`~scheduler.Infeasible` says, whatever stands around it; None for any other text."""
-    _, mark, rest = message.partition(INFEASIBLE_MARK)
-    if not mark:
-        return None
+    texts = message.split(INFEASIBLE_MARK)[1:]
+    found = (_read(INFEASIBLE_MARK.join(texts[start:])) for start in range(len(texts)))
+    return next((each for each in found if each is not None), None)  # the reason may have the mark, too
+
+
+def _read(text: str) -> Infeasibility | None:
     try:
-        content, _ = json.JSONDecoder().raw_decode(rest)
+        content, _ = json.JSONDecoder().raw_decode(text)
         reason, constraint, value = content["reason"], content.get("constraint"), content.get("value")
         metrics = None if constraint is None else {str(constraint): _measurement(value)}
     except (ValueError, KeyError, TypeError, AttributeError):

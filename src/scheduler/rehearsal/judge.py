@@ -112,8 +112,10 @@ def _of_the_run(view: RunView, notes: Notes) -> Iterator[Finding]:
             yield Finding(Kind.RESULT, Severity.ERROR, trial.failure or "the trial failed, and nobody said why")
     submitted = {job.step for job in jobs if job.started_at is not None or job.state is JobState.FAILED}
     missed = [step for step in view.about["identity"]["steps"] if step not in submitted]
-    for step in missed if failed else []:
-        yield Finding(Kind.COVERAGE, Severity.WARNING, "not rehearsed, because a step before it failed", step)
+    gated = any(trial.state is TrialState.INFEASIBLE for trial in view.trials())
+    why = "the trial's design is infeasible: rehearse again" if gated else "a step before it failed"
+    for step in missed if failed or gated else []:
+        yield Finding(Kind.COVERAGE, Severity.WARNING, f"not rehearsed, because {why}", step)
 
 
 def _of_the_surroundings(notes: Notes) -> Iterator[Finding]:
