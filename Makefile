@@ -12,8 +12,9 @@ PYTHON_READY := $(VENV)/.ready-python
 TORCH_READY := $(VENV)/.ready-$(TORCH)
 PACKAGE_READY := $(VENV)/.ready-package
 DEV_READY := $(VENV)/.ready-dev
+BENCH_READY := $(VENV)/.ready-bench
 
-.PHONY: help install demo test live bench constraints clean
+.PHONY: help install demo test live bench closure constraints clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -33,14 +34,17 @@ test: $(DEV_READY) ## format, lint, types, import layers, tests
 live: $(DEV_READY) ## all tests on the real iDDS and Rucio, also the long ones that `make test` names but leaves out
 	LIVE=all $(BIN)/pytest tests/live
 
-bench: $(PACKAGE_READY) ## measure; the figures are explained in benchmarks/README.md
+bench: $(BENCH_READY) ## measure beside the peers, in ten minutes; the figures are explained in benchmarks/README.md
 	$(BIN)/python benchmarks/run.py
+
+closure: $(BENCH_READY) ## optimize known problems beside a bare loop of Ax, in an hour; writes benchmarks/closure/RESULTS.md
+	$(BIN)/python benchmarks/closure/run.py
 
 constraints: ## write constraints.txt anew from the newest versions that fit pyproject.toml
 	set -e; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 	$(PYTHON) -m venv $$scratch/venv; \
 	$$scratch/venv/bin/python -m pip install -q $(TORCH); \
-	$$scratch/venv/bin/python -m pip install -q '.[dev,panda,rucio]'; \
+	$$scratch/venv/bin/python -m pip install -q '.[dev,panda,rucio,bench]'; \
 	{ sed -n '/^#/p' constraints.txt; \
 	  $$scratch/venv/bin/python -m pip freeze --exclude aid2e-scheduler | sed -n 's/+cpu$$//; /==/p' | sort -fu; \
 	} > $$scratch/constraints.txt; \
@@ -72,4 +76,9 @@ $(PACKAGE_READY): $(TORCH_READY) pyproject.toml constraints.txt
 $(DEV_READY): $(PACKAGE_READY)
 	@echo "Installing the development tools ..."
 	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(BENCH_READY): $(PACKAGE_READY)
+	@echo "Installing the peers that are measured beside us ..."
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
 	@touch $@

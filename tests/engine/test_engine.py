@@ -422,3 +422,19 @@ def test_that_links_of_jobs_under_way_and_sources_of_results_are_recorded_and_sh
     assert {record.source for trial in made.engine.state.trials.values() for record in trial.jobs.values()} == {
         "an earlier run"
     }
+
+
+@pytest.mark.parametrize("runs_here", [True, False])
+def test_that_the_write_ahead_mark_lasts_before_a_backend_gets_a_job_that_outlives_the_driver(bench, single, runs_here):
+    made = bench(single)
+    made.runner.runs_here = runs_here
+    order = []
+    submit, commit = made.runner.submit, made.run.commit
+    made.runner.submit = lambda batch: order.append("submit") or submit(batch)
+    made.run.commit = lambda: order.append("commit") or commit()
+
+    made.engine.optimize(3)
+
+    first = order.index("submit")
+    assert ("commit" in order[:first]) is not runs_here
+    assert order[-1] == "commit"

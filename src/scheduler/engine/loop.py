@@ -66,7 +66,8 @@ T = TypeVar("T")
 
 
 _COMMIT_AFTER_S = 0.05
-"""Events are committed together, at the latest after this time, and always before a backend is given a job."""
+"""Events are committed together, at the latest after this time, and always before a backend is given a job that would
+outlive this program. Jobs of this machine die with it: what is not committed of them did not happen."""
 
 _LINKS_SHOWN = 3
 _RESULTS = frozenset({TrialState.COMPLETED, TrialState.INFEASIBLE})
@@ -291,7 +292,7 @@ class Engine:
             elif self._may_be_submitted(decision.job):
                 flight = self._prepare(decision.job)
                 submissions.setdefault(self._workflow.step(decision.job.step).runner, []).append(flight)
-        if submissions:
+        if any(not self._drivers[runner].runner.runs_here for runner in submissions):
             self._commit()
         for runner, flights in submissions.items():
             self._drivers[runner].submit(flights)

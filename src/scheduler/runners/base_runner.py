@@ -90,7 +90,7 @@ class BaseRunner(ABC):
             how many trials run at once when the user does not say.
         stages_inputs: Whether attempts may have ``inputs``.
         stages_outputs: Whether attempts may have an ``output``.
-        runs_here: Whether its jobs take the cores of this machine.
+        runs_here: Whether its jobs take the cores of this machine and die with the program.
         chains_datasets: Whether attempts may follow others, see :class:`Attempt`.
     """
 
