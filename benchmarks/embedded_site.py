@@ -10,6 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from figures import state
+
 JOBS = 20
 PROGRAM = """
 from ax.service.ax_client import AxClient
@@ -68,6 +70,6 @@ if __name__ == "__main__":
         serial = sum(finish(runner, [attempt(number)]) for number in range(1, 1 + JOBS))
         together = finish(runner, [attempt(number) for number in range(1 + JOBS, 1 + 2 * JOBS)])
         runner.close()
-    print(f"first job, with the import of Ax: {first:.2f} s")
-    print(f"one after the other: {1e3 * serial / JOBS:.0f} ms per job")
-    print(f"{JOBS} at once: {1e3 * together / JOBS:.0f} ms per job")
+    state("embedded site, first job", first, "s", note="imports Ax")
+    state("embedded site, a job", 1e3 * serial / JOBS, "ms", at_most=100.0, note="one after the other")
+    state("embedded site, a job of many", 1e3 * together / JOBS, "ms", at_most=100.0, note=f"{JOBS} at once")

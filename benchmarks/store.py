@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
+from figures import state
 from many_jobs import JOBS_PER_TRIAL, WORKFLOW
 
 from scheduler.engine import Engine, EngineSettings
@@ -89,8 +90,10 @@ if __name__ == "__main__":
             megabytes = (path / DATABASE).stat().st_size / 1e6
             events = store.query("SELECT count(*) FROM events")[0][0]
         mean = (sum(appends) + commits) / len(appends)
-        print(f"store: {1e3 * statistics.median(appends):.2f} ms per event (median of {events}), {megabytes:.0f} MB")
-        print(f"       {1e3 * mean:.2f} ms per event on average, the shared commits included")
-        print(f"resume of {JOBS} finished jobs: {resume(path):.2f} s beyond the import of Ax")
+        note = f"median of {events} events, {megabytes:.0f} MB"
+        state("store, an event", 1e3 * statistics.median(appends), "ms", at_most=1.0, note=note)
+        state("store, an event with its share of commits", 1e3 * mean, "ms", at_most=1.0)
+        note = f"{JOBS:,} finished jobs, beyond the import of Ax"
+        state("store, resume", resume(path), "s", at_most=3.0, note=note)
         status = seconds_of("-m", "scheduler.cli", "status", str(path)) - seconds_of("-c", "pass")
-        print(f"status: {status:.2f} s beyond the start of the interpreter")
+        state("scheduler status of that run", status, "s", at_most=0.5, note="beyond the start of the interpreter")
