@@ -53,6 +53,9 @@ def missing_result(
         kept: The kept steps.
         required: The metrics that a trial's result must have.
     """
+    bad = old.trials[trial].first_bad
+    if bad is not None and bad.step in kept:
+        return f"step '{bad.step}' is {old.job(bad).state}"
     for step in workflow.steps:
         if step.name not in kept:
             continue
