@@ -11,7 +11,7 @@ import pytest
 from tests.programs.conftest import TIME_LIMIT_S
 
 from scheduler.core.events import Submitting, Succeeded, TrialTold
-from scheduler.run_directory import DATABASE
+from scheduler.run_directory import DATABASE, read_about
 from scheduler.run_view import RunView
 from scheduler.store import Store
 
@@ -121,8 +121,8 @@ OTHER = {"merge": 'return {"width": max(v.values()), "height": x}', "objectives"
 
 
 class Bench:
-    def __init__(self, directory, programs):
-        self.directory, self._programs = directory, programs
+    def __init__(self, directory):
+        self.directory = directory
         self.count = directory / "executed"
         self.runs = directory / "scheduler_runs"
 
@@ -168,8 +168,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path, programs):
-    return Bench(tmp_path, programs)
+def bench(tmp_path):
+    return Bench(tmp_path)
 
 
 def events(run):
@@ -219,9 +219,11 @@ def test_that_trials_that_failed_below_are_taken_and_those_that_failed_above_are
         failed = [trial.index for trial in view.trials() if trial.parameters["x"] < 0.3]
     assert 0 < len(failed) < 4
 
-    done = bench.command("reanalyse", str(run), "program.py", "--from", "merge", text=steps())
+    options = ["--from", "merge", "--run-dir", "elsewhere", "--", "--deep", "1"]
+    done = bench.command("reanalyse", str(run), "program.py", *options, text=steps())
 
     assert done.returncode == 0, done.stderr
+    assert read_about(bench.directory / "elsewhere")["arguments"] == ["--deep", "1"]
     assert f"re-analysing {4 - len(failed)} of 4 trials" in done.stderr
     assert f"{', '.join(map(str, failed))} (step 'simulate' is failed)" in done.stderr
     assert bench.executed()["merge"] == 4
@@ -243,7 +245,16 @@ def test_that_datasets_of_kept_steps_are_read_where_they_are(bench):
     assert [new[index]["other"][0] for index in range(3)] == [-old[index]["objective"][0] for index in range(3)]
 
 
-def test_that_a_killed_re_analysis_is_resumed_and_nothing_is_analysed_twice(bench, wait_until):
+def kill(process):
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def terminate(process):
+    process.terminate()  # the command alone, which passes it on
+
+
+@pytest.mark.parametrize("end", [kill, terminate])
+def test_that_a_re_analysis_that_was_broken_off_is_resumed_and_nothing_is_analysed_twice(bench, wait_until, end):
     bench.run(steps(call="scheduler.run_optimization(max_trials=8)"))
     bench.executed()
     slow = steps(**OTHER, pause=0.3, call="scheduler.run_optimization(max_trials=9)")
@@ -251,8 +262,9 @@ def test_that_a_killed_re_analysis_is_resumed_and_nothing_is_analysed_twice(benc
     process = bench.start("reanalyse", "scheduler_runs/twice", "program.py", "--from", "merge", text=slow)
     new = bench.runs / "twice-2"
     wait_until(lambda: (new / DATABASE).exists() and len(told_safely(new)) >= 3, 60, "three trials to be told")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    end(process)
+    _, err = process.communicate(timeout=TIME_LIMIT_S)
+    assert end is kill or f"scheduler resume {new}" in err
     known = len([event for event in events(new) if isinstance(event, Succeeded) and event.job.step == "merge"])
     bench.executed()
 
