@@ -172,6 +172,14 @@ def bench(tmp_path):
     return Bench(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def one_trial(tmp_path_factory):
+    """A run of one trial, which the tests that have it leave as it is."""
+    made = Bench(tmp_path_factory.mktemp("one_trial"))
+    assert made.run(steps(call="scheduler.run_optimization(max_trials=1)")).returncode == 0
+    return made
+
+
 def events(run):
     with closing(Store.open(run / DATABASE)) as store:
         return [event for _, event in store.events()]
@@ -297,11 +305,9 @@ def told_safely(run):
     ],
     ids=["unknown step", "nothing kept", "other points", "batch", "no optimization"],
 )
-def test_that_what_cannot_be_re_analysed_is_refused_in_words(bench, changes, step, words):
-    bench.run(steps(call="scheduler.run_optimization(max_trials=1)"))
-
-    done = bench.command("reanalyse", "scheduler_runs/twice", "program.py", "--from", step, text=steps(**changes))
+def test_that_what_cannot_be_re_analysed_is_refused_in_words(one_trial, changes, step, words):
+    done = one_trial.command("reanalyse", "scheduler_runs/twice", "program.py", "--from", step, text=steps(**changes))
 
     assert done.returncode == 1
     assert words in done.stderr
-    assert [path.name for path in bench.runs.iterdir()] == ["twice"]
+    assert [path.name for path in one_trial.runs.iterdir()] == ["twice"]
