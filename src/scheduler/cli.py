@@ -247,7 +247,7 @@ def resume(run: Path, *, accept_changes: bool) -> None:
     os.execvpe(command[0], command, environment)  # noqa: S606 - the program becomes the user's
 
 
-@main.command(context_settings={"allow_interspersed_args": True})
+@main.command()
 @_RUN
 @click.argument("program", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
