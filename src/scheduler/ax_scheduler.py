@@ -7,18 +7,19 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from scheduler import rehearsing
+from scheduler import reanalysing, rehearsing
 from scheduler.caching.runner import with_cache
 from scheduler.config import SchedulerConfig
 from scheduler.core.results import check_final_result, measurements_of
 from scheduler.core.specs import Container, Scalar, Script
 from scheduler.core.states import TrialState
+from scheduler.core.takeover import TakenTrial
 from scheduler.engine import Engine
 from scheduler.errors import (
     ConfigurationError,
@@ -33,6 +34,7 @@ from scheduler.interrupts import obey_signals
 from scheduler.job.multi_steps_job import MultiStepsFunction
 from scheduler.objective import Objective, PreparedObjective, prepare
 from scheduler.optimizer import AxOptimizer, Candidate, adapt, restore
+from scheduler.reanalysis import Plan, make_plan, plan_of, taken_trials
 from scheduler.report import Report, open_report, print_outcome
 from scheduler.run_directory import RunDirectory
 from scheduler.run_opening import Desk, open_run
@@ -75,6 +77,7 @@ class AxScheduler:
         self._engine: Engine | None = None
         self._run: RunDirectory | None = None
         self._earlier: dict[int, Trial] = {}
+        self._reanalysis: Plan | None = None
         self._unfinished: list[int] = []
         self._resumed: list[int] = []
         self._finalizer = weakref.finalize(self, _close_all, {id(runner): runner}, None)
@@ -148,12 +151,13 @@ class AxScheduler:
         """
         if not isinstance(max_trials, int) or isinstance(max_trials, bool) or max_trials < 1:
             raise ConfigurationError(f"max_trials is {max_trials!r}; give a whole number of at least 1")
-        engine, optimizer = self._ready()
+        engine, optimizer = self._ready(may_reanalyse=True)
         with self._session() as report:
+            is_reanalysis = self._take_over(engine, optimizer, report)
             engine.start([optimizer.candidate(index) for index in self._unfinished])
             self._unfinished.clear()
             missing = 1 if rehearsing.current() else max_trials - len(optimizer.experiment.trials)
-            if missing <= 0 and not engine.state.live:
+            if missing <= 0 and not engine.state.live and not is_reanalysis:
                 logger.warning("the experiment has %d trials already; max_trials counts them", max_trials - missing)
             engine.optimize(max(missing, 0))
             rehearsing.end_after_trial()
@@ -356,7 +360,7 @@ class AxScheduler:
             raise ConfigurationError("there is no experiment: pass an Ax client, or call load_experiment first")
         return self._optimizer
 
-    def _ready(self) -> tuple[Engine, AxOptimizer]:
+    def _ready(self, *, may_reanalyse: bool = False) -> tuple[Engine, AxOptimizer]:
         """The engine for the present objective, made on first use; a run to resume is taken up then."""
         optimizer = self._need_optimizer()
         if self._engine is not None:
@@ -364,8 +368,17 @@ class AxScheduler:
         if self._objective is None:
             raise ConfigurationError("there is no objective: call set_objective_function first")
         prepared = prepare(self._objective, self.runner, optimizer.parameter_names, self.config.retry_policy)
-        desk, about = Desk(), {"identity": identity_of(prepared.workflow, optimizer), "seed": optimizer.seed}
-        run, is_resumed = open_run(optimizer.name, self.config, about, desk, may_resume=not self._earlier)
+        identity = identity_of(prepared.workflow, optimizer)
+        desk, about, config = Desk(), {"identity": identity, "seed": optimizer.seed}, self.config
+        order = None if self._earlier else reanalysing.current()
+        if order is not None:
+            _check_reanalysis(optimizer, may_reanalyse=may_reanalyse)
+            plan = make_plan(order, prepared.workflow, identity, optimizer.required_metrics)
+            about["reanalysis"] = asdict(plan)
+            config = replace(config, resume=False, run_dir=order.run_dir)
+        run, is_resumed = open_run(optimizer.name, config, about, desk, may_resume=not self._earlier)
+        if order is not None:
+            reanalysing.note_run(run.path)
         runners = self._with_cache(prepared, run)
         self._finalizer.detach()
         every = {id(runner): runner for runner in (self.runner, *runners.values())}
@@ -382,7 +395,22 @@ class AxScheduler:
             logger.info("resumed: %d trials, %d of them under way", len(engine.state.trials), len(engine.state.live))
         self._engine = desk.engine = engine
         self._run = run
+        self._reanalysis = plan_of(run.store.about())
         return engine, optimizer
+
+    def _take_over(self, engine: Engine, optimizer: AxOptimizer, report: Report) -> bool:
+        """Have the engine begin with the trials of the run that this one re-analyses, if it does; whether it does."""
+        plan, self._reanalysis = self._reanalysis, None
+        if plan is None:
+            return False
+        logger.info("%s", plan)
+        report.say(str(plan))
+        if len(plan.trials) > sum(bool(trial.kept) for trial in engine.state.trials.values()):
+            assert self._run is not None  # noqa: S101 - the engine is ready
+            taken = taken_trials(plan, engine.state.workflow, self._run.path)
+            missing = [trial for trial in taken if trial.index not in engine.state.trials]
+            engine.take_over(engine.consult(lambda: [_attach(optimizer, trial) for trial in missing]))
+        return True
 
     def _threads_for_ax(self, runners: Iterable[BaseRunner]) -> int | None:
         """How many threads torch may take: on this machine it shares the cores with the jobs."""
@@ -500,6 +528,26 @@ def _refuse_import_in_a_job() -> None:
             f"{file} starts an optimization while a job imports it to find its function: put everything that shall "
             "run only in your own session under  if __name__ == '__main__':"
         )
+
+
+def _check_reanalysis(optimizer: AxOptimizer, *, may_reanalyse: bool) -> None:
+    if not may_reanalyse:
+        raise ConfigurationError(
+            "'scheduler reanalyse' runs the trials in run_optimization: the program must call that first, "
+            "not run_batch, get_next_trial or run_trial"
+        )
+    if optimizer.experiment.trials:
+        raise ConfigurationError(
+            f"the experiment has {len(optimizer.experiment.trials)} trials already; 'scheduler reanalyse' needs a "
+            "fresh one: do not load or attach trials in the program"
+        )
+
+
+def _attach(optimizer: AxOptimizer, trial: TakenTrial) -> TakenTrial:
+    """Make a trial to take known to Ax, which knows it when the run was broken off before the trial began."""
+    is_known = trial.index in optimizer.experiment.trials
+    candidate = optimizer.candidate(trial.index) if is_known else optimizer.attach(trial.parameters)
+    return replace(trial, parameters=candidate.parameters)
 
 
 def _as_it_runs(config: SchedulerConfig) -> SchedulerConfig:

@@ -1,4 +1,4 @@
-"""The command ``scheduler``: rehearse a program, look at its run, resume it, stop it, verify it.
+"""The command ``scheduler``: rehearse a program, look at its run, resume it, re-analyse it, stop it, verify it.
 
 Exit codes: 0 when all is well, 1 when the answer is a problem (a damaged run, nothing to cancel), 2 for wrong usage.
 """
@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from scheduler import reanalysing
 from scheduler.core.events import Event, JobEvent, encode
 from scheduler.core.states import JobState, TrialState
 from scheduler.errors import SchedulerError
@@ -37,7 +41,7 @@ _WIDTH_OF_A_FILE = 200
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="aid2e-scheduler")
 def main() -> None:
-    r"""Rehearse programs, look at their runs, resume, stop and verify them.
+    r"""Rehearse programs, look at their runs, resume, re-analyse, stop and verify them.
 
     RUN is a run directory, for example scheduler_runs/my_experiment. All commands work while the run goes on and after
     it.
@@ -241,6 +245,63 @@ def resume(run: Path, *, accept_changes: bool) -> None:
     sys.stdout.flush()
     os.chdir(directory)
     os.execvpe(command[0], command, environment)  # noqa: S606 - the program becomes the user's
+
+
+@main.command()
+@_RUN
+@click.argument("program", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--from", "steps", multiple=True, required=True, metavar="STEP", help="The changed step; may be repeated."
+)
+@click.option("--run-dir", type=click.Path(file_okay=False, path_type=Path), help="The directory of the new run.")
+def reanalyse(
+    run: Path, program: Path, arguments: tuple[str, ...], steps: tuple[str, ...], run_dir: Path | None
+) -> None:
+    r"""Run the steps from STEP on for all trials of RUN, as the changed PROGRAM says, and go on from there.
+
+    The results and datasets of the other steps are kept. All of it goes into a new run directory; RUN is only read.
+    Arguments of PROGRAM come after --.
+
+    \b
+    Example:
+      scheduler reanalyse scheduler_runs/my_experiment my_program.py --from merge
+    """
+    from scheduler.reanalysis import plan_of
+
+    with _view(run) as view:
+        python = str(view.about.get("executable") or sys.executable)
+    order = reanalysing.Order(str(run.resolve()), steps, None if run_dir is None else str(run_dir.resolve()))
+    command = [python if Path(python).exists() else sys.executable, str(program), *arguments]
+    with tempfile.TemporaryDirectory(prefix="scheduler-") as directory:
+        file = Path(directory) / "order.json"
+        order.write(file)
+        ours = {"SCHEDULER_RESUME", "SCHEDULER_ACCEPT_CHANGES"}
+        environment = {name: value for name, value in os.environ.items() if name not in ours}
+        code = _run_program(command, {**environment, reanalysing.VARIABLE: str(file)})
+        made = reanalysing.made_run(file)
+    if made is not None:
+        with _view(made) as view:
+            click.echo(str(plan_of(view.about)), err=True)
+        click.echo(f"new run directory: {made}", err=True)
+    elif code == 0:
+        raise click.ClickException(f"{program} ended without calling run_optimization, so nothing was re-analysed")
+    sys.exit(code)
+
+
+def _run_program(command: list[str], environment: dict[str, str]) -> int:
+    """Run a program that gets the signals meant for this command; returns its exit code, as a shell would."""
+    with subprocess.Popen(command, env=environment) as process:
+        before = {
+            signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),  # the terminal sends it to both
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number)),
+        }
+        try:
+            code = process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    return code if code >= 0 else 128 - code
 
 
 @main.command()

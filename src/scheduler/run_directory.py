@@ -34,6 +34,7 @@ from scheduler.store import Lease, Store
 
 DATABASE = "experiment.db"
 RUN_FILE = "run.json"
+DATASETS = "datasets"
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=,-]")
 _LONGEST_NAME = 80

@@ -23,12 +23,14 @@ class TrialStarted:
         parameters: The design parameters.
         at: Seconds since the epoch.
         origin: How the optimizer came to it, in the optimizer's own words.
+        kept: For a trial taken from another run: step whose results are kept -> the ``#job_id`` of its datasets.
     """
 
     trial: int
     parameters: Mapping[str, Scalar]
     at: float
     origin: str | None = None
+    kept: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Started(JobEvent):
 
 @dataclass(frozen=True, slots=True)
 class Succeeded(JobEvent):
-    """The job has its result. The only way to completion.
+    """The job has its result. The only way to completion; of attempt 0 when the result is that of another run.
 
     Attributes:
         result: What the payload returned, checked.

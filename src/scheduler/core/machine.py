@@ -107,6 +107,8 @@ class TrialRecord:
     is_told: bool = False
     told_failure: str | None = None
     ended_at: float | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """See :class:`~scheduler.core.events.TrialStarted`."""
 
     @property
     def state(self) -> TrialState:
@@ -250,6 +252,7 @@ class ExperimentState:
             jobs=jobs,
             counts=Counter({JobState.WAITING: len(jobs)}),
             ready={job: None for job, record in jobs.items() if record.parents_left == 0},
+            kept=event.kept or {},
         )
         self.trials[event.trial] = self.live[event.trial] = trial
         for job in jobs:

@@ -6,7 +6,7 @@ The layouts of job keys and dataset names are part of the contract with existing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from scheduler.core.names import check_dataset_name
@@ -162,6 +162,30 @@ def dataset_name(template: str, job: JobId, token: str) -> str:
         .replace("#trial_id", f"trial_{job.trial}")
         .replace("#job_id", token)
     )
+
+
+def job_token(run_id: str, trial: int) -> str:
+    """The ``#job_id`` of a trial."""
+    return f"{run_id}_{trial}"
+
+
+def output_name(template: str, job: JobId, token: str) -> str:
+    """The dataset of a job of the trial that the token belongs to, which may be one of another run."""
+    return dataset_name(template, replace(job, trial=int(token.rpartition("_")[2])), token)
+
+
+def input_name(workflow: WorkflowSpec, template: str, job: JobId, token: str, kept: Mapping[str, str]) -> str:
+    """The dataset that a job reads: that of another run when the step that makes it is kept from there.
+
+    Args:
+        workflow: The graph.
+        template: The name with placeholders.
+        job: The job that reads it.
+        token: The trial's own ``#job_id``.
+        kept: See :class:`~scheduler.core.events.TrialStarted`.
+    """
+    makers = (step.name for step in workflow.steps if step.output is not None and step.output.dataset == template)
+    return output_name(template, job, kept.get(next(makers, ""), token))
 
 
 def check_dataset_names(workflow: WorkflowSpec, token: str) -> None:

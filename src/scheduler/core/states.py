@@ -85,6 +85,7 @@ _ATTEMPT_OVER = {**_OVER, RetryScheduled: JobState.RETRYING, Withdrawn: JobState
 _TABLE: dict[JobState, dict[type[JobEvent], JobState]] = {
     JobState.WAITING: {
         Submitting: JobState.SUBMITTING,
+        Succeeded: JobState.COMPLETED,  # its result is taken from another run
         Failed: JobState.FAILED,
         Cancelled: JobState.CANCELLED,
     },

@@ -7,7 +7,7 @@ effect, and sleeps only in its mailbox. Runners and the optimizer are called in 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar, assert_never
@@ -43,11 +43,12 @@ from scheduler.core.machine import (
     verdict,
 )
 from scheduler.core.observations import HasFailed, HasSucceeded, IsQueued, IsRunning, Observation, WasCancelled
-from scheduler.core.plan import JobId, arguments_of, dataset_name, parent_links
+from scheduler.core.plan import JobId, arguments_of, dataset_name, input_name, job_token, parent_links
 from scheduler.core.results import check_final_result, check_step_result, measurements_of
 from scheduler.core.specs import Output, WorkflowSpec
 from scheduler.core.states import JobState, TrialState
 from scheduler.core.summary import JobCounts, RunSummary
+from scheduler.core.takeover import TakenTrial
 from scheduler.engine.advisor import Advice, Advisor, Outcome, Reserve
 from scheduler.engine.driver import Flight, RunnerDriver
 from scheduler.engine.ports import Run, World
@@ -116,6 +117,7 @@ class Engine:
         self._may_prepare = True
         self._results = 0
         self._held: set[int] = set()
+        self._to_take: deque[TakenTrial] = deque()
         self._early: dict[JobId, tuple[Flight, Observation]] = {}
         """Outcomes of jobs whose parents' outcomes are not known yet: what they are worth depends on those."""
         self._told_instead: dict[int, Mapping[str, Measurement]] = {}
@@ -137,7 +139,7 @@ class Engine:
         """
         self._wanted += max_trials
         self._goal += max_trials
-        self.run_until(lambda: not self._wanted and not self._open_trials())
+        self.run_until(lambda: not self._wanted and not self._to_take and not self._open_trials())
         if self._error is not None:
             raise self._error
 
@@ -186,6 +188,16 @@ class Engine:
                 self._held.add(candidate.index)
             self._record(TrialStarted(candidate.index, dict(candidate.parameters), self._mailbox.now()), snapshot)
         self._act()
+
+    def take_over(self, trials: Sequence[TakenTrial]) -> None:
+        """Begin trials with what is kept of them from another run, as places get free, before any new candidate.
+
+        Args:
+            trials: The trials, which exist in the optimizer. Its state is not saved for them: they are made again in
+                the same order.
+        """
+        self._goal += len(trials)
+        self._to_take.extend(trials)
 
     def cancel_trial(self, index: int) -> None:
         """End a trial that runs; it is told as failed. Safe in any thread; a trial that is over stays as it is."""
@@ -284,6 +296,7 @@ class Engine:
         """Carry out what the state asks for, until it asks for nothing more."""
         self._expire_trials()
         self._take_early_outcomes()
+        self._begin_taken()
         self._start_reserve()
         submissions: dict[str, list[Flight]] = {}
         for decision in decide(self.state, self._room(), self._mailbox.now()):
@@ -345,7 +358,7 @@ class Engine:
     def _flight(self, job: JobId) -> Flight:
         """The latest attempt of a job, as its runner takes it."""
         record, step, trial = self.state.job(job), self._workflow.step(job.step), self.state.trials[job.trial]
-        token = f"{self._run.run_id}_{job.trial}"
+        token = job_token(self._run.run_id, job.trial)
         attempt = Attempt(
             label=record.label,
             payload=step.payload,
@@ -355,7 +368,10 @@ class Engine:
             directory=self._run.attempt_directory(job, record.attempt),
             resources=step.resources,
             output=None if step.output is None else _order(step.output, job, token),
-            inputs={argument: dataset_name(name, job, token) for argument, name in step.inputs.items()},
+            inputs={
+                argument: input_name(self._workflow, name, job, token, trial.kept)
+                for argument, name in step.inputs.items()
+            },
             returns_result=step.returns_result,
             cache=step.cache,
             follows=next((parent.native_id for parent in self._open_parents(job)), ""),
@@ -529,7 +545,7 @@ class Engine:
 
     def _ask(self) -> None:
         advisor = self._advisor
-        if advisor.is_asking or advisor.is_preparing or advisor.telling or not self._wanted:
+        if advisor.is_asking or advisor.is_preparing or advisor.telling or not self._wanted or self._is_taking():
             return
         if self._must_wait:
             if not self._open_trials():
@@ -540,6 +556,18 @@ class Engine:
         elif self._may_prepare and advisor.reserve is None and self._asks_ahead():
             self._has_changed = True
             advisor.prepare(self._results, self._prepared, self._preparation_failed)
+
+    def _begin_taken(self) -> None:
+        # No commit happens in here, so a trial is there with all that is kept of it, or not at all.
+        while self._to_take and self._has_place():
+            trial, now = self._to_take.popleft(), self._mailbox.now()
+            self._record(TrialStarted(trial.index, dict(trial.parameters), now, kept=dict(trial.kept)))
+            for job, result in trial.results.items():
+                self._record(Succeeded(job, 0, now, result, trial.source))
+
+    def _is_taking(self) -> bool:
+        """Whether the optimizer has yet to learn of trials that are taken from another run."""
+        return bool(self._to_take) or any(trial.kept and not trial.is_told for trial in self.state.live.values())
 
     def _asks_ahead(self) -> bool:
         """Whether it pays: with one place, each candidate shall know the result of the one before."""
@@ -610,8 +638,9 @@ class Engine:
         self._ask_no_more()
 
     def _ask_no_more(self) -> None:
-        self._goal -= self._wanted
+        self._goal -= self._wanted + len(self._to_take)
         self._wanted = 0
+        self._to_take.clear()
 
     def _tell(self, index: int) -> None:
         if index in self._advisor.telling or index in self._held:

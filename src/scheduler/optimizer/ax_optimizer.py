@@ -373,9 +373,13 @@ class AxOptimizer:
     def adopt(self, candidate: Candidate, origin: str | None) -> None:
         """Make a trial again that was made after the state was saved from which this optimizer was restored.
 
+        It may be there: a trial that is taken from another run is made some time before it begins.
+
         Raises:
             OptimizationError: Ax would give it another number: a trial before it is missing.
         """
+        if candidate.index in self._experiment.trials and self.candidate(candidate.index) == candidate:
+            return
         made = self.attach(candidate.parameters).index if origin is None else self._service.take(read_run(origin))
         if made != candidate.index:
             raise OptimizationError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import threading
 import zlib
@@ -156,6 +157,27 @@ class LocalCatalogue:
                 raise DatasetError(f"dataset '{dataset}' exists already in {self.root}")
             self._files_directory(dataset).mkdir(parents=True, exist_ok=True)
             self._write(dataset, _Record())
+
+    def link(self, other: LocalCatalogue, dataset: str) -> None:
+        """Have a dataset of another catalogue here, too, if it is there and not here; what is written here stays here.
+
+        Files of datasets are replaced and never changed, so the disk keeps them once where it can.
+
+        Raises:
+            DatasetError: It cannot be read, or not be written here.
+        """
+        if self.exists(dataset) or not other.exists(dataset):
+            return
+        target = self._directory(dataset)
+        draft = target.with_name(f".{target.name}.unfinished")
+        try:
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = shutil.ignore_patterns("*.unfinished")
+            shutil.copytree(other._directory(dataset), draft, ignore=unfinished, copy_function=_link_or_copy)
+            draft.replace(target)
+        except OSError as error:
+            raise DatasetError(f"cannot take dataset '{dataset}' from {other.root}: {error}") from error
 
     def add(self, dataset: str, files: Mapping[str, Path], *, producer: str = "") -> None:
         """Move files into an open dataset: all of them or none.
@@ -343,6 +365,13 @@ def _copy(read: Callable[[int], bytes], write: Callable[[bytes], object]) -> tup
         size += len(chunk)
         checksum = zlib.adler32(chunk, checksum)
     return size, f"{checksum:08x}"
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
 
 
 def _move(path: Path, target: Path) -> None:

@@ -131,6 +131,8 @@ class FakeOptimizer:
 
     def adopt(self, candidate: Candidate, origin: str | None) -> None:  # noqa: ARG002
         """See :meth:`scheduler.optimizer.Optimizer.adopt`."""
+        if candidate in self._candidates:
+            return
         made = self.attach(candidate.parameters)
         assert made == candidate, f"{candidate} was adopted as {made}"  # noqa: S101
 
