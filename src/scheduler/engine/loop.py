@@ -188,6 +188,7 @@ class Engine:
                 self._held.add(candidate.index)
             self._record(TrialStarted(candidate.index, dict(candidate.parameters), self._mailbox.now()), snapshot)
         self._act()
+        self._commit()  # nobody may come back to the loop for long
 
     def take_over(self, trials: Sequence[TakenTrial]) -> None:
         """Begin trials with what is kept of them from another run, as places get free, before any new candidate.
