@@ -231,3 +231,75 @@ def test_that_a_cached_step_whose_function_has_no_source_of_its_own_is_refused()
 
     with pytest.raises(ConfigurationError, match=r"step 'sim' has cache=True, but .* is a lambda"):
         prepare(description, FakeRunner(), DESIGN)
+
+
+# Datasets on the grid ------------------------------------------------------------------------------------------------
+
+
+def grid_runner():
+    runner = FakeRunner(chains=True)
+    runner.appends_outputs = True
+    return runner
+
+
+def make(x, p):
+    return None
+
+
+def read(x, p, names):
+    return {"v": x}
+
+
+def end(x, v):
+    return {"objective": 0.0}
+
+
+def joined(runner, *, dep_map="one2one", returns=False, reader_runner=None, **more):
+    function = MultiStepsFunction(
+        {
+            "make": {
+                "func": make,
+                "runner": runner,
+                "return_func_results": returns,
+                "with_output_dataset": True,
+                "output_dataset": "user.a.#global_parameter_key.#job_id",
+                "output_file": "f",
+                **more,
+            },
+            "read": {
+                "func": read,
+                "runner": reader_runner or runner,
+                "with_input_datasets": True,
+                "input_datasets": {"names": "user.a.#global_parameter_key.#job_id"},
+            },
+            "end": {"func": end, "runner": runner, "parent_result_parameter_name": "v"},
+        },
+        deps={
+            "read": {"parent": "make", "dep_type": "datasets", "dep_map": dep_map},
+            "end": {"parent": "read", "dep_map": "all2one"},
+        },
+        global_parameters={"p": [1, 2]},
+        global_parameters_steps=["make", "read"],
+    )
+    return prepare(function, runner, frozenset({"x"})).workflow
+
+
+def is_chained(workflow):
+    return workflow.step("read").dependencies[0].is_chained
+
+
+def test_that_a_reader_is_chained_to_one_maker_of_the_same_runner_whose_result_nobody_wants():
+    runner = grid_runner()
+    assert is_chained(joined(runner))
+    assert not is_chained(joined(runner, returns=True))
+    assert not is_chained(joined(runner, dep_map="all2one"))
+    assert not is_chained(joined(runner, reader_runner=grid_runner()))
+    assert not is_chained(joined(FakeRunner()))
+
+
+def test_that_what_would_add_to_a_dataset_is_not_tried_again(caplog):
+    workflow = joined(grid_runner(), retries=2)
+    assert (workflow.step("make").retry.failed, workflow.step("make").retry.lost) == (0, 0)
+    assert workflow.step("read").retry.lost == 2
+    assert "step 'make' is not tried again although retries=2" in caplog.text
+    assert joined(FakeRunner(), retries=2).step("make").retry.failed == 2

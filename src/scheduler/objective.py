@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,8 @@ from scheduler.core.specs import (
 from scheduler.errors import ConfigurationError, WorkflowError
 from scheduler.job.multi_steps_job import MultiStepsFunction
 from scheduler.runners.base_runner import BaseRunner
+
+logger = logging.getLogger(__name__)
 
 Objective = Callable[..., object] | MultiStepsFunction | Script | Container
 
@@ -77,8 +80,24 @@ def prepare(
     check_dataset_names(workflow, _LONGEST_TOKEN)
     for step in workflow.steps:
         _check_runner(step, runners[step.runner])
+    workflow = replace(
+        workflow, steps=tuple(_once_if_it_appends(step, runners[step.runner]) for step in workflow.steps)
+    )
     workflow = replace(workflow, steps=tuple(_chain(step, workflow, runners[step.runner]) for step in workflow.steps))
     return PreparedObjective(workflow, runners)
+
+
+def _once_if_it_appends(step: StepSpec, runner: BaseRunner) -> StepSpec:
+    """The step without retries, when a second attempt would leave a dataset with the files of both."""
+    if step.output is None or not runner.appends_outputs:
+        return step
+    if step.retry.failed:
+        logger.warning(
+            "step '%s' is not tried again although retries=%d: a second attempt would add its files to the same dataset",
+            step.name,
+            step.retry.failed,
+        )
+    return replace(step, retry=RetryPolicy(failed=0, lost=0))
 
 
 def _chain(step: StepSpec, workflow: WorkflowSpec, runner: BaseRunner) -> StepSpec:

@@ -291,6 +291,12 @@ def test_that_a_dataset_that_nobody_wants_more_of_is_complete_without_a_result(g
     assert look(ids, TransformStatus.FINISHED, task=99, task_status="done") == HasSucceeded(None)
 
 
+def test_that_a_complete_dataset_counts_although_the_result_is_lost(grid, service, shipment, look):
+    ids = grid.submit([shipment(output=OutputOrder("user.a.b", "f", 2, 2, 1))])
+    assert look(ids, TransformStatus.FINISHED, task=99, task_status="done") == IsRunning()
+    assert look(ids, after=GRACE_S) == HasSucceeded(None)
+
+
 def test_that_half_a_dataset_is_a_failure_even_if_nobody_wants_a_result(grid, service, shipment, look):
     ids = grid.submit([shipment(output=OutputOrder("user.a.b", "f", 2, 2, 1), returns_result=False)])
     look(ids, TransformStatus.SUB_FINISHED, task=99, task_status="finished")

@@ -395,9 +395,12 @@ class Grid:
             return _outcome(raised, transform)
         if results and transform.status is TransformStatus.FINISHED:
             return _outcome(results[-1], transform)  # of several slices the last one counts, as on the embedded site
-        if work.yields.is_silent and transform.status is TransformStatus.FINISHED:
-            return HasSucceeded(None)  # the dataset is complete, and nobody asked for more
-        if not self._is_given_up(watch, work):
+        is_given_up = self._is_given_up(watch, work)
+        has_dataset = work.yields.slices > 0 and transform.status is TransformStatus.FINISHED
+        if has_dataset and (work.yields.is_silent or is_given_up):
+            # Enough, unless a step wants a metric of what the function returned: that is the engine's to say.
+            return HasSucceeded(None)
+        if not is_given_up:
             return IsRunning()
         return HasFailed(_explain_silence(transform, results, work.yields.slices))
 

@@ -91,6 +91,7 @@ class BaseRunner(ABC):
         stages_inputs: Whether attempts may have ``inputs``.
         stages_outputs: Whether attempts may have an ``output``.
         runs_here: Whether its jobs take the cores of this machine and die with the program.
+        appends_outputs: Whether a second attempt adds its files to those that the first one left in the dataset.
         chains_datasets: Whether attempts may follow others, see :class:`Attempt`.
     """
 
@@ -98,6 +99,7 @@ class BaseRunner(ABC):
     stages_inputs: bool = False
     stages_outputs: bool = False
     runs_here: bool = False
+    appends_outputs: bool = False
     chains_datasets: bool = False
     _wake: Callable[[], None] | None = None
 

@@ -133,7 +133,7 @@ class PanDAiDDSRunner(BaseRunner):
         self._packer: Packer | None = None
         self.service = _choose_service(service)
         self.runs_here = self.service == "local"
-        self.chains_datasets = not self.runs_here
+        self.chains_datasets = self.appends_outputs = not self.runs_here
         self._environment = (
             JobEnvironment("embedded site", lines, is_ours=True)
             if self.service == "local"
