@@ -80,10 +80,8 @@ def prepare(
     check_dataset_names(workflow, _LONGEST_TOKEN)
     for step in workflow.steps:
         _check_runner(step, runners[step.runner])
-    workflow = replace(
-        workflow, steps=tuple(_once_if_it_appends(step, runners[step.runner]) for step in workflow.steps)
-    )
-    workflow = replace(workflow, steps=tuple(_chain(step, workflow, runners[step.runner]) for step in workflow.steps))
+    steps = [_once_if_it_appends(step, runners[step.runner]) for step in workflow.steps]
+    workflow = replace(workflow, steps=tuple(_chain(step, workflow, runners[step.runner]) for step in steps))
     return PreparedObjective(workflow, runners)
 
 
@@ -93,7 +91,7 @@ def _once_if_it_appends(step: StepSpec, runner: BaseRunner) -> StepSpec:
         return step
     if step.retry.failed:
         logger.warning(
-            "step '%s' is not tried again although retries=%d: a second attempt would add its files to the same dataset",
+            "step '%s' is not tried again although retries=%d: a second attempt would add to the same dataset",
             step.name,
             step.retry.failed,
         )
