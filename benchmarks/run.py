@@ -28,6 +28,7 @@ SCRIPTS = (
     ("heterogeneous", "8"),
     ("heterogeneous", "64"),
     ("ask_latency",),
+    ("torch_threads",),
     ("many_jobs", "10000"),
     ("many_jobs", "100000"),
     ("store",),

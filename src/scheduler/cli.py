@@ -41,7 +41,7 @@ _WIDTH_OF_A_FILE = 200
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="aid2e-scheduler")
 def main() -> None:
-    r"""Rehearse programs, look at their runs, resume, re-analyse, stop and verify them.
+    """Rehearse programs, look at their runs, resume, re-analyse, stop and verify them.
 
     RUN is a run directory, for example scheduler_runs/my_experiment. All commands work while the run goes on and after
     it.
@@ -102,7 +102,7 @@ def list_runs(root: Path) -> None:
 @main.command()
 @_RUN
 def status(run: Path) -> None:
-    r"""One screen: trials, steps, running jobs, failures by cause, the best result.
+    """One screen: trials, steps, running jobs, failures by cause, the best result.
 
     \b
     Example:
@@ -130,7 +130,7 @@ def status(run: Path) -> None:
 @_RUN
 @click.argument("trial", type=int)
 def why(run: Path, trial: int) -> None:
-    r"""Why a trial failed: the first true error, its log, and how many trials share it.
+    """Why a trial failed: the first true error, its log, and how many trials share it.
 
     \b
     Example:
@@ -160,7 +160,7 @@ def why(run: Path, trial: int) -> None:
 @click.argument("step", required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on as the logs grow, until the trial is over.")
 def logs(run: Path, trial: int, step: str | None, *, follow: bool) -> None:
-    r"""Print the logs of a trial's jobs, or of one STEP.
+    """Print the logs of a trial's jobs, or of one STEP.
 
     \b
     Example:
@@ -187,7 +187,7 @@ def logs(run: Path, trial: int, step: str | None, *, follow: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, as they are stored.")
 @click.option("--trial", type=int, help="Only the events of this trial.")
 def events(run: Path, *, follow: bool, as_json: bool, trial: int | None) -> None:
-    r"""Print everything that happened, in order.
+    """Print everything that happened, in order.
 
     \b
     Examples:
@@ -212,7 +212,7 @@ def events(run: Path, *, follow: bool, as_json: bool, trial: int | None) -> None
 @click.option("--format", "form", type=click.Choice(FORMATS), default="csv", show_default=True)
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of stdout.")
 def export(run: Path, form: str, output: Path | None) -> None:
-    r"""Write one row per trial: parameters, objectives with sem, status, times, cost.
+    """Write one row per trial: parameters, objectives with sem, status, times, cost.
 
     \b
     Example:
@@ -226,7 +226,7 @@ def export(run: Path, form: str, output: Path | None) -> None:
 @_RUN
 @click.option("--accept-changes", is_flag=True, help="Go on although functions, runners or limits have changed.")
 def resume(run: Path, *, accept_changes: bool) -> None:
-    r"""Go on with a run: starts its program again, in its directory, with its arguments.
+    """Go on with a run: starts its program again, in its directory, with its arguments.
 
     \b
     Example:
@@ -258,7 +258,7 @@ def resume(run: Path, *, accept_changes: bool) -> None:
 def reanalyse(
     run: Path, program: Path, arguments: tuple[str, ...], steps: tuple[str, ...], run_dir: Path | None
 ) -> None:
-    r"""Run the steps from STEP on for all trials of RUN, as the changed PROGRAM says, and go on from there.
+    """Run the steps from STEP on for all trials of RUN, as the changed PROGRAM says, and go on from there.
 
     The results and datasets of the other steps are kept. All of it goes into a new run directory; RUN is only read.
     Arguments of PROGRAM come after --.
@@ -308,7 +308,7 @@ def _run_program(command: list[str], environment: dict[str, str]) -> int:
 @_RUN
 @click.option("--trial", type=int, help="Only this trial; the run goes on.")
 def cancel(run: Path, trial: int | None) -> None:
-    r"""Cancel running jobs and end the run, which can be resumed; or cancel one trial.
+    """Cancel running jobs and end the run, which can be resumed; or cancel one trial.
 
     \b
     Example:
@@ -345,7 +345,7 @@ def verify(run: Path) -> None:
 @click.argument("program", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def rehearse(program: Path, arguments: tuple[str, ...], keep: Path | None, *, as_json: bool) -> None:
-    r"""Run one trial of PROGRAM as bare as on a node and report what would fail on the grid.
+    """Run one trial of PROGRAM as bare as on a node and report what would fail on the grid.
 
     The jobs run on this machine out of the very tarball, with an empty home directory, PATH, LANG and what init_env
     makes. What the program prints goes to stderr. Exit code 1 when something would fail. Options come before PROGRAM.
@@ -372,7 +372,7 @@ def rehearse(program: Path, arguments: tuple[str, ...], keep: Path | None, *, as
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line of the table.")
 def doctor(*, as_json: bool) -> None:
-    r"""Look at what programs will find here: versions, cores, services, credentials. Exit code 1 when something fails.
+    """Look at what programs will find here: versions, cores, services, credentials. Exit code 1 when something fails.
 
     \b
     Example:
@@ -391,7 +391,7 @@ def doctor(*, as_json: bool) -> None:
 @main.command()
 @click.option("--force", is_flag=True, help="Log in anew although the present token is still good.")
 def login(*, force: bool) -> None:
-    r"""Get a token for PanDA: sign in with a browser on any device. Programs that wait for a token go on by themselves.
+    """Get a token for PanDA: sign in with a browser on any device. Programs that wait for a token go on by themselves.
 
     The token is kept where panda-client keeps it, below PANDA_CONFIG_ROOT, readable for you alone.
 

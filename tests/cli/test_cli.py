@@ -39,7 +39,9 @@ def call(*arguments):
 
 def test_that_every_command_has_help_and_unknown_ones_are_usage_errors():
     for command in main.commands:
-        assert call(command, "--help").exit_code == 0
+        shown = call(command, "--help")
+        assert shown.exit_code == 0
+        assert "\\b" not in shown.output, "examples stand on lines of their own"
     assert call("dance").exit_code == 2
 
 
