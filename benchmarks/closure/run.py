@@ -56,7 +56,7 @@ def run_ours(name: str, seed: int) -> None:
         while True:
             command = [sys.executable, HERE / "ours.py", name, str(seed), str(MOST[name]), run, str(trials_of(run))]
             program = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
-            while program.poll() is None and (kills or told(run) < KILL_AFTER):
+            while program.poll() is None and (kills or trials_of(run, "is_told") < KILL_AFTER):
                 time.sleep(1.0)
             if program.poll() is not None:
                 break
@@ -68,25 +68,14 @@ def run_ours(name: str, seed: int) -> None:
     output.write_text(json.dumps({"kills": kills, "took_s": time.time() - start, **what_came_of(name, run)}))
 
 
-def told(run: Path) -> int:
-    """How many trials of a run have been told, however far its program is."""
+def trials_of(run: Path, condition: str = "1") -> int:
+    """How many trials of a run meet a condition of SQL, however far its program is."""
     try:
         view = RunView(run)
     except SchedulerError:
         return 0
     try:
-        return int(str(view.store.query("SELECT count(*) FROM trials WHERE is_told")[0][0]))
-    finally:
-        view.close()
-
-
-def trials_of(run: Path) -> int:
-    try:
-        view = RunView(run)
-    except SchedulerError:
-        return 0
-    try:
-        return len(list(view.trials()))
+        return int(str(view.store.query(f"SELECT count(*) FROM trials WHERE {condition}")[0][0]))  # noqa: S608
     finally:
         view.close()
 
