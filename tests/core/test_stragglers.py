@@ -20,18 +20,18 @@ def workflow(points, *, speculative=True):
     )
 
 
-def run(durations, points, *, started_at=100.0, is_seen=True, speculative=True):
+def run(durations, points, *, is_seen=True, source="", speculative=True):
     """A trial whose first jobs took so long; all the others began to run at 100."""
     state = ExperimentState(workflow(points, speculative=speculative))
     state.apply(TrialStarted(0, {"x": 1.0}, 0.0))
     jobs = [job for job in state.trials[0].jobs if job.step == "sim"]
     for index, job in enumerate(jobs):
-        state.apply(Submitting(job, 1, 0.0, f"label{index}"))
-        state.apply(Submitted(job, 1, 0.0, f"id{index}"))
+        state.apply(Submitting(job, 1, 90.0, f"label{index}"))
+        state.apply(Submitted(job, 1, 90.0, f"id{index}"))
         if is_seen or index >= len(durations):
-            state.apply(Started(job, 1, started_at))
+            state.apply(Started(job, 1, 100.0))
         if index < len(durations):
-            state.apply(Succeeded(job, 1, started_at + durations[index], {"v": 1}))
+            state.apply(Succeeded(job, 1, 100.0 + durations[index], {"v": 1}, source))
     return state
 
 
@@ -65,8 +65,20 @@ def test_that_patience_follows_from_the_durations_of_the_siblings(durations, poi
         assert [each.slow_at for each in slow] == [pytest.approx(100 + patience_s)] * len(slow)
 
 
-def test_that_siblings_that_were_never_seen_running_say_nothing():
-    assert found(run([10, 10, 10], 4, is_seen=False)) == []
+def test_that_siblings_that_were_over_before_they_were_seen_count_from_their_submission():
+    (slow,) = found(run([10, 10, 10], 4, is_seen=False))
+
+    assert slow.patience_s == 40.0
+
+
+def test_that_siblings_whose_results_come_from_elsewhere_say_nothing():
+    assert found(run([10, 10, 10], 4, is_seen=False, source="the cache")) == []
+
+
+def test_that_siblings_that_were_overtaken_by_their_twins_have_run():
+    (slow,) = found(run([10, 10, 10], 4, source="a second attempt"))
+
+    assert slow.patience_s == 20.0
 
 
 def test_that_time_in_which_nobody_watched_does_not_count():

@@ -319,3 +319,33 @@ def test_that_waiting_jobs_go_before_twins(bench, speculative):
 
     assert TWIN in labels(b)
     assert waiting == []
+
+
+def test_that_siblings_that_are_over_at_once_are_an_example_too(bench, speculative):
+    usual = world(succeeding(10_000), succeeding(1))
+    b = bench(speculative, fate=lambda a: usual(a) if a.label in {FIRST, TWIN} else call_it(a))
+
+    b.engine.optimize(1)
+
+    assert b.optimizer.told == {0: {"objective": (66.0, None)}}
+    assert elapsed(b) == pytest.approx(3, abs=1)
+
+
+@pytest.mark.parametrize("runs_here", [True, False])
+def test_that_a_resumed_run_asks_for_twins_where_they_may_have_survived(bench, speculative, runs_here):
+    before = bench(speculative, fate=world(succeeding(10_000), succeeding(10_000)))
+    at(before, 30, lambda: before.engine.stop("enough"))
+    with pytest.raises(OptimizationInterrupted):
+        before.engine.optimize(1)
+    after = bench(speculative, optimizer=before.optimizer, fate=world(succeeding(1), succeeding(1)))
+    after.runner.runs_here = runs_here
+    asked = []
+    after.runner.find = lambda labels: (asked.extend(labels), {})[1]
+
+    after.engine.resume(enumerate(before.run.events, start=1), saved_at=len(before.run.events))
+    after.engine.optimize(0)
+
+    assert FIRST in asked
+    assert (TWIN in asked) == (not runs_here)
+    assert TWIN not in labels(after)
+    assert after.optimizer.told == {0: {"objective": (66.0, None)}}

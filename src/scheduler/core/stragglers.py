@@ -35,8 +35,8 @@ class Straggler:
 def stragglers(workflow: WorkflowSpec, trial: TrialRecord, factor: float, since: float) -> Iterator[Straggler]:
     """The running jobs of speculative steps of a trial whose siblings say how long they should take.
 
-    Siblings are the jobs of the same step in the same trial. At least half of them, and two, must be complete, and two
-    must be known to have run.
+    Siblings are the jobs of the same step in the same trial. At least half of them must be complete, and at least two
+    must have run.
 
     Args:
         workflow: Says which steps are speculative.
@@ -62,12 +62,18 @@ def stragglers(workflow: WorkflowSpec, trial: TrialRecord, factor: float, since:
 def _patience(jobs: list[JobRecord], factor: float) -> float | None:
     """How long a job may run before it is slow; None while that cannot be said."""
     complete = [record for record in jobs if record.state is JobState.COMPLETED]
-    durations = [
-        record.ended_at - record.started_at
-        for record in complete
-        if record.started_at is not None and record.ended_at is not None
-    ]
+    durations = [duration for record in complete if (duration := _duration(record)) is not None]
     if 2 * len(complete) < len(jobs) - 1 or len(durations) < _LEAST_SIBLINGS:
         return None
     usual = median(durations)
     return max(factor * usual, usual + _LEAST_EXCESS_S)
+
+
+def _duration(record: JobRecord) -> float | None:
+    """How long a complete job took at most; None when it was not run.
+
+    One that was over before anybody looked has its time in the queue in it. A result that comes from elsewhere, and so
+    says where from, was never seen to run either.
+    """
+    began_at = record.started_at if record.started_at is not None or record.source else record.submitted_at
+    return None if began_at is None or record.ended_at is None else record.ended_at - began_at
