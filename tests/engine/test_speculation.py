@@ -11,9 +11,9 @@ from scheduler.core.failures import Cause, Failure
 from scheduler.core.observations import HasFailed, HasSucceeded, WasCancelled
 from scheduler.core.specs import RetryPolicy
 from scheduler.core.states import JobState, TrialState
-from scheduler.engine import EngineSettings
+from scheduler.engine import Engine, EngineSettings, World
 from scheduler.errors import OptimizationInterrupted, RunnerUnavailableError
-from scheduler.testing import Fate
+from scheduler.testing import Fate, InlineLane
 from scheduler.testing.fake_runner import call_it
 
 FIRST = "memory-0-sim-p_2+q_20.1"
@@ -349,3 +349,24 @@ def test_that_a_resumed_run_asks_for_twins_where_they_may_have_survived(bench, s
     assert (TWIN in asked) == (not runs_here)
     assert TWIN not in labels(after)
     assert after.optimizer.told == {0: {"objective": (66.0, None)}}
+
+
+def test_that_a_loser_whose_cancellation_was_lost_with_the_driver_is_cancelled_by_the_next(bench, speculative):
+    usual = world(succeeding(10_000), succeeding(USUAL_S))
+    b = bench(speculative, fate=lambda a: replace(usual(a), running_s=100) if "final" in a.label else usual(a))
+    honest = b.runner.cancel
+    b.runner.cancel = lambda attempts: None
+    at(b, 35, lambda: b.engine.stop("the driver dies"))
+    with pytest.raises(OptimizationInterrupted):
+        b.engine.optimize(1)
+    b.runner.cancel = honest
+    assert the_job(b).state is JobState.COMPLETED
+    assert b.runner.cancelled == []
+
+    engine = Engine(speculative, b.optimizer, {"fake": b.runner}, b.run, world=World(b.mailbox, InlineLane))
+    engine.resume(enumerate(b.run.events, start=1), saved_at=len(b.run.events))
+    engine.optimize(0)
+
+    engine.state.check()
+    assert FIRST in b.runner.cancelled
+    assert b.optimizer.told == {0: {"objective": (66.0, None)}}
