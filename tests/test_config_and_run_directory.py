@@ -26,6 +26,8 @@ def test_that_an_unknown_config_key_lists_the_valid_ones_with_defaults():
         ("max_trial_monitoring_time", -1),
         ("failure_rate", 1.5),
         ("failure_rate", -0.1),
+        ("straggler_factor", 1),
+        ("straggler_factor", None),
         ("min_failed_trials", 0),
         ("max_parallel_trials", 0),
         ("max_parallel_trials", 2.5),
@@ -60,6 +62,7 @@ def test_that_every_key_reaches_the_engine():
             "max_trial_monitoring_time": 60,
             "max_parallel_trials": 7,
             "failure_rate": 0.25,
+            "straggler_factor": 3,
             "min_failed_trials": 9,
         }
     )
@@ -68,6 +71,7 @@ def test_that_every_key_reaches_the_engine():
     assert (settings.poll_max_s, settings.poll_min_s) == (0.05, 0.05)
     assert (settings.trial_timeout_s, settings.max_parallel_trials) == (60, 7)
     assert (settings.failure_rate, settings.min_failed_trials) == (0.25, 9)
+    assert settings.straggler_factor == 3
     assert SchedulerConfig.from_mapping({"synchronous": True}).engine_settings.max_parallel_trials == 1
 
 

@@ -221,6 +221,24 @@ def test_that_a_step_is_cached_when_it_says_so():
     assert (sim_step.cache, end.cache) == (True, False)
 
 
+def test_that_a_step_is_speculative_when_it_says_so():
+    description = MultiStepsFunction(
+        {"sim": {"func": plain, "speculative": True}, "end": {"func": plain}},
+        {"end": {"parent": "sim", "dep_map": "all2one"}},
+        global_parameters={"p": [1, 2]},
+        global_parameters_steps=["sim"],
+    )
+
+    sim_step, end = description.build({}).steps
+
+    assert (sim_step.speculative, end.speculative) == (True, False)
+
+
+def test_that_a_step_without_siblings_cannot_be_speculative():
+    with pytest.raises(ConfigurationError, match="step 'sim' has speculative=True but one job per trial"):
+        MultiStepsFunction({"sim": {"func": plain, "speculative": True}})
+
+
 def test_that_a_switch_that_is_none_is_refused():
     with pytest.raises(ConfigurationError, match="step 'sim': cache is 'yes'; give True or False"):
         MultiStepsFunction({"sim": {"func": plain, "cache": "yes"}})

@@ -35,6 +35,8 @@ class SchedulerConfig:
             know the result of the one before.
         stale_after: A candidate computed ahead is dropped, and another one computed when its place is free, when more
             than this many results have come since. None: never. Quasi-random candidates are never dropped.
+        straggler_factor: In steps with ``speculative=True``, a job that runs longer than this many times the median of
+            its siblings gets a second attempt.
         optimizer_threads: How many threads torch may take while Ax works. None: one when jobs run on this machine, as
             more of them would take the cores from the jobs and be slower themselves; torch's own choice otherwise.
         failure_rate: The run stops when a larger part of the finished trials failed ...
@@ -59,6 +61,7 @@ class SchedulerConfig:
     max_parallel_trials: int | None = None
     ask_ahead: bool = True
     stale_after: int | None = 2
+    straggler_factor: float = 2.0
     optimizer_threads: int | None = None
     failure_rate: float = 0.5
     min_failed_trials: int = 5
@@ -94,6 +97,7 @@ class SchedulerConfig:
             max_parallel_trials=1 if self.synchronous else self.max_parallel_trials,
             ask_ahead=self.ask_ahead,
             stale_after=self.stale_after,
+            straggler_factor=self.straggler_factor,
             trial_timeout_s=self.max_trial_monitoring_time,
             failure_rate=self.failure_rate,
             min_failed_trials=self.min_failed_trials,
@@ -129,6 +133,7 @@ _MAY_BE_NONE = frozenset({"max_parallel_trials", "stale_after", "optimizer_threa
 def _check(config: SchedulerConfig) -> None:
     _number(config, "monitoring_interval", above=0)
     _number(config, "max_trial_monitoring_time", above=0, may_be_none=True)
+    _number(config, "straggler_factor", above=1)
     _number(config, "failure_rate", above=-1e-9, at_most=1)
     for name, least in _WHOLE_NUMBERS.items():
         value = getattr(config, name)

@@ -58,6 +58,28 @@ def on(parent, **options):
             {},
             "step 'a' has cache=True and produces a dataset",
         ),
+        ((step("a", speculative=True),), "a", {}, "step 'a' has speculative=True but one job per trial"),
+        (
+            (step("a", speculative=True, fans_out=True, output=Output("user.x.a", "out")),),
+            "a",
+            {"p": (1,)},
+            "step 'a' has speculative=True and produces a dataset",
+        ),
+        (
+            (step("a", speculative=True, fans_out=True, inputs={"files": "user.x.a"}),),
+            "a",
+            {"p": (1,)},
+            "step 'a' has speculative=True and reads a dataset",
+        ),
+        (
+            (
+                step("a", output=Output("user.x.a", "out")),
+                step("b", on("a", kind=DependencyKind.DATASETS), speculative=True, fans_out=True),
+            ),
+            "b",
+            {"p": (1,)},
+            "step 'b' has speculative=True and reads a dataset",
+        ),
         ((step("a"),), "a", {"p": ()}, "global parameter 'p' has no values"),
         ((step("a"),), "a", {"p": (1, 1)}, "global parameter 'p' has a value twice"),
     ],

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scheduler import Infeasible
 from scheduler.core.events import TrialTold
 from scheduler.core.failures import Cause, Failure
-from scheduler.core.observations import HasFailed
+from scheduler.core.observations import HasFailed, IsQueued, IsRunning
 from scheduler.core.specs import Dependency, DependencyKind, DependencyMap, Function, Output, StepSpec, WorkflowSpec
 from scheduler.core.states import TrialState
 from scheduler.engine import Engine, EngineSettings, World
@@ -154,6 +154,14 @@ CHAINED = WorkflowSpec(
     "end",
     {"p": (1, 2)},
 )
+SPECULATIVE = WorkflowSpec(
+    (
+        StepSpec("slow", Function(lambda x, p: {"v": x + p}), "fake", fans_out=True, speculative=True),
+        replace(MERGE, dependencies=(Dependency("slow", mapping=DependencyMap.ALL2ONE, parameter="v"),)),
+    ),
+    "end",
+    {"p": (1, 2, 3, 4)},
+)
 
 
 def fate_of(seed):
@@ -168,7 +176,8 @@ def fate_of(seed):
             return Fate(HasFailed(Failure(Cause.EXCEPTION, text)), 0, chance.uniform(0, 5))
         if chance.random() < 0.1:
             return Fate(HasFailed(Failure(Cause.EXCEPTION, "unlucky")), 0, chance.uniform(0, 5))
-        return Fate(call_it(attempt).outcome, chance.uniform(0, 5), chance.uniform(0, 20))
+        hangs = "-slow-" in attempt.label and chance.random() < 0.3
+        return Fate(call_it(attempt).outcome, chance.uniform(0, 5), chance.uniform(0, 20) + 500 * hangs)
 
     return fate
 
@@ -224,6 +233,9 @@ def survive(seed, touches_per_life, workflow=WORKFLOW):
 def check(run, backend, engine, optimizer):
     labels = [attempt.label for attempt in backend.submitted]
     assert len(labels) == len(set(labels)), "an attempt was submitted twice"
+    slow = {label: backend._observe(entry) for label, entry in backend._entries.items() if "-slow-" in label}
+    running = [label for label, seen in slow.items() if isinstance(seen, IsQueued | IsRunning)]
+    assert running == [], "an attempt of which nobody wants to know goes on"
     assert len(engine.state.trials) == TRIALS
     told = [*optimizer.told, *optimizer.failed, *optimizer.infeasible]
     assert sorted(told) == sorted(engine.state.trials)
@@ -241,7 +253,7 @@ def touches_of_an_undisturbed_life(seed, workflow):
     return 10**9 - fuse.left
 
 
-@pytest.mark.parametrize("workflow", [WORKFLOW, CHAINED], ids=["results", "chained"])
+@pytest.mark.parametrize("workflow", [WORKFLOW, CHAINED, SPECULATIVE], ids=["results", "chained", "speculative"])
 @pytest.mark.parametrize("seed", range(3))
 def test_that_a_crash_at_every_single_touch_of_the_world_loses_and_repeats_nothing(seed, workflow):
     count = touches_of_an_undisturbed_life(seed, workflow)
@@ -253,7 +265,9 @@ def test_that_a_crash_at_every_single_touch_of_the_world_loses_and_repeats_nothi
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(0, 10**6), st.lists(st.integers(0, 60), max_size=30), st.sampled_from([WORKFLOW, CHAINED]))
+@given(
+    st.integers(0, 10**6), st.lists(st.integers(0, 60), max_size=30), st.sampled_from([WORKFLOW, CHAINED, SPECULATIVE])
+)
 def test_that_many_crashes_in_one_run_lose_and_repeat_nothing(seed, lives, workflow):
     run, backend, engine, optimizer, _ = survive(seed, [*lives, 10**9], workflow)
 
@@ -266,3 +280,9 @@ def test_that_a_resumed_run_ends_as_the_undisturbed_one():
 
     assert undisturbed[3].told == crashed[3].told
     assert undisturbed[3].failed == crashed[3].failed
+
+
+def test_that_the_crashes_of_speculative_steps_meet_second_attempts():
+    _, backend, *_ = survive(1, [10**9], SPECULATIVE)
+
+    assert any(attempt.label.endswith(".twin") for attempt in backend.submitted)

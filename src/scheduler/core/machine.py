@@ -56,7 +56,8 @@ class JobRecord:
         failure: Why it failed, or why its last attempt did.
         infeasibility: What it found, when that ended it.
         due: When a retry may start, seconds since the epoch.
-        started_at: When the latest attempt began to run.
+        submitted_at: When the latest attempt was handed to the backend.
+        started_at: When it was seen to run.
         ended_at: When the job ended.
         lost_attempts: How many of the failed attempts were lost rather than failed.
         withdrawn_attempts: How many attempts were taken back because of their parents.
@@ -75,6 +76,7 @@ class JobRecord:
     failure: Failure | None = None
     infeasibility: Infeasibility | None = None
     due: float = 0.0
+    submitted_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
     lost_attempts: int = 0
@@ -335,7 +337,7 @@ def _note(record: JobRecord, event: JobEvent) -> None:
     match event:
         case Submitting():
             record.attempt, record.label, record.native_id = event.attempt, event.label, ""
-            record.link, record.started_at = "", None
+            record.link, record.submitted_at, record.started_at = "", event.at, None
         case Submitted():
             record.native_id, record.link = event.native_id, event.link or record.link
         case Started():

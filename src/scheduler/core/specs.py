@@ -184,6 +184,7 @@ class StepSpec:
         resources: What a job may use; overrides the runner's.
         retry: How often a job is tried again.
         cache: Whether a recorded result of an equal job may be taken instead of running it.
+        speculative: Whether a job that takes much longer than its siblings gets a second attempt beside the first.
     """
 
     name: str
@@ -197,6 +198,7 @@ class StepSpec:
     resources: Resources = field(default_factory=Resources)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     cache: bool = False
+    speculative: bool = False
 
 
 @dataclass(frozen=True)
@@ -276,6 +278,8 @@ def _check_step(workflow: WorkflowSpec, step: StepSpec) -> None:
             f"step '{step.name}' has cache=True and produces a dataset: a result from the cache would leave the other "
             "trial without its dataset; leave cache out, or let a step that reads the dataset have it"
         )
+    if step.speculative:
+        _check_speculative(step)
     seen: set[str] = set()
     for dependency in step.dependencies:
         parent = known.get(dependency.parent)
@@ -293,6 +297,24 @@ def _check_step(workflow: WorkflowSpec, step: StepSpec) -> None:
         raise WorkflowError(
             f"step '{step.name}' would get the argument '{parameters[0]}' from several parents; "
             "give each dependency its own 'parameter'"
+        )
+
+
+def _check_speculative(step: StepSpec) -> None:
+    if not step.fans_out:
+        raise WorkflowError(
+            f"step '{step.name}' has speculative=True but one job per trial, which has no siblings to compare it with: "
+            f"put '{step.name}' into global_parameters_steps, or leave speculative out"
+        )
+    if step.output is not None:
+        raise WorkflowError(
+            f"step '{step.name}' has speculative=True and produces a dataset: two attempts of a job would both put "
+            "files into it; leave speculative out"
+        )
+    if step.inputs or any(dependency.kind is DependencyKind.DATASETS for dependency in step.dependencies):
+        raise WorkflowError(
+            f"step '{step.name}' has speculative=True and reads a dataset: how long its files take to arrive says "
+            "nothing about the job; leave speculative out"
         )
 
 

@@ -34,6 +34,7 @@ class Flight:
         native_id: The backend's name; None until it is known.
         silent_since: Since when the backend has not mentioned it; None while it does.
         is_unwanted: Whether it shall be cancelled.
+        is_twin: Whether it is a second flight of its attempt, see :mod:`scheduler.engine.speculation`.
     """
 
     job: JobId
@@ -42,6 +43,7 @@ class Flight:
     native_id: str | None = None
     silent_since: float | None = None
     is_unwanted: bool = False
+    is_twin: bool = False
 
 
 class Sink(Protocol):
@@ -92,7 +94,7 @@ class RunnerDriver:
         )
 
     def adopt(self, flights: Sequence[Flight]) -> None:
-        """Ask the backend whether it has these attempts, and submit those it does not know."""
+        """Ask the backend whether it has these attempts, and submit those it does not know, except twins."""
         for flight in flights:
             self._flights[flight.attempt.label] = self._unsure[flight.attempt.label] = flight
         self._ask_at = self._mailbox.monotonic()
@@ -115,6 +117,15 @@ class RunnerDriver:
     def labels(self) -> list[str]:
         """The attempts the backend has, or may have."""
         return list(self._flights)
+
+    @property
+    def flights(self) -> list[Flight]:
+        """The same, with what is known about them."""
+        return list(self._flights.values())
+
+    def is_flying(self, label: str) -> bool:
+        """Whether the backend has this attempt, or may have it."""
+        return label in self._flights
 
     def next_deadline(self) -> float | None:
         """When :meth:`tick` has something to do, on the mailbox's monotonic clock."""
@@ -192,7 +203,7 @@ class RunnerDriver:
                 continue
             if label in found:
                 self._take_off(flight, found[label])
-            elif flight.is_unwanted:
+            elif flight.is_unwanted or flight.is_twin:
                 self._land(flight, WasCancelled())
             elif flight.attempt.follows:
                 self._land(

@@ -53,6 +53,7 @@ from scheduler.engine.advisor import Advice, Advisor, Outcome, Reserve
 from scheduler.engine.driver import Flight, RunnerDriver
 from scheduler.engine.ports import Run, World
 from scheduler.engine.settings import EngineSettings
+from scheduler.engine.speculation import Speculation, labels_of
 from scheduler.errors import (
     GenerationError,
     OptimizationInterrupted,
@@ -111,6 +112,7 @@ class Engine:
         for name, runner in runners.items():
             self._lanes.append(lane := world.open_lane(name, self._mailbox))
             self._drivers[name] = RunnerDriver(name, runner, lane, self._mailbox, self.settings, self)
+        self._twins = Speculation(self.state, self._drivers, self, factor=self.settings.straggler_factor)
         self._wanted = 0
         self._goal = 0
         self._must_wait = self._is_stopping = False
@@ -169,6 +171,8 @@ class Engine:
                 if record.state.is_active:
                     runner = self._workflow.step(record.id.step).runner
                     adopted.setdefault(runner, []).append(self._flight(record.id))
+        for flight in self._twins.resume(self._mailbox.now(), self._flight):
+            adopted.setdefault(self._workflow.step(flight.job.step).runner, []).append(flight)
         for runner, flights in adopted.items():
             self._drivers[runner].adopt(flights)
 
@@ -310,6 +314,7 @@ class Engine:
             self._commit()
         for runner, flights in submissions.items():
             self._drivers[runner].submit(flights)
+        self._twins.start(self._room(), self._mailbox.now(), self._flight)
         for driver in self._drivers.values():
             driver.tick()
         self._ask()
@@ -329,10 +334,11 @@ class Engine:
                 assert_never(decision)
 
     def _room(self) -> dict[str, int | None]:
-        return {
-            name: None if (places := driver.runner.capacity) is None else max(places - self.state.in_flight[name], 0)
-            for name, driver in self._drivers.items()
-        }
+        room: dict[str, int | None] = {}
+        for name, driver in self._drivers.items():
+            taken = self.state.in_flight[name] + self._twins.places(name)
+            room[name] = None if (places := driver.runner.capacity) is None else max(places - taken, 0)
+        return room
 
     def _patience(self) -> float | None:
         """How long nothing can become due, in seconds; None for ever."""
@@ -345,6 +351,8 @@ class Engine:
         live = self.state.live.values()
         if (due := next_due(live, now)) is not None:
             deadlines.append(due - now)
+        if self._twins.next_at is not None:
+            deadlines.append(self._twins.next_at - now)
         if (limit := self.settings.trial_timeout_s) is not None:
             deadlines.extend(t.started_at + limit - now for t in live if not t.state.is_terminal)
         return max(0.0, min(deadlines)) if deadlines else None
@@ -407,7 +415,7 @@ class Engine:
         if job in self._early:
             self.saw(*self._early.pop(job))
         else:
-            self._driver(job).cancel([record.label])
+            self._driver(job).cancel(labels_of(record))
 
     def _cancel_trial(self, index: int) -> None:
         trial = self.state.live.get(index)
@@ -435,7 +443,7 @@ class Engine:
         states = (JobState.RUNNING, JobState.QUEUED, JobState.SUBMITTING, JobState.RETRYING, JobState.WAITING)
         record = next(record for state in states for record in trial.jobs_in(state))
         if record.state.is_active:
-            self._driver(record.id).cancel([record.label])
+            self._driver(record.id).cancel(labels_of(record))
         self._record(Failed(record.id, record.attempt, self._mailbox.now(), failure))
 
     def _driver(self, job: JobId) -> RunnerDriver:
@@ -446,6 +454,9 @@ class Engine:
     def took(self, flight: Flight) -> None:
         """See :class:`scheduler.engine.driver.Sink`."""
         assert flight.native_id is not None  # noqa: S101 - the driver's promise
+        if flight.is_twin:
+            self._twins.took(flight)
+            return
         self._record(Submitted(flight.job, flight.number, self._mailbox.now(), flight.native_id))
 
     def saw(self, flight: Flight, observation: Observation) -> None:
@@ -454,8 +465,9 @@ class Engine:
         if self._is_stopping and not isinstance(observation, HasSucceeded):
             return  # what we broke off ourselves is no verdict on the job: a later run takes it up again
         record = self.state.job(job)
-        if record.state is JobState.WAITING and number == record.attempt:
-            return  # the attempt was withdrawn
+        was_withdrawn = record.state is JobState.WAITING and number == record.attempt
+        if was_withdrawn or self._twins.ignores(flight, observation):
+            return
         is_outcome = isinstance(observation, HasSucceeded | HasFailed | WasCancelled)
         if is_outcome and record.state is not JobState.CANCELLING and any(self._open_parents(job)):
             self._early[job] = flight, observation
@@ -471,9 +483,11 @@ class Engine:
             case HasFailed(failure):
                 self._failed(flight, failure)
             case WasCancelled():
-                self._record(Cancelled(job, number, now, "cancelled by the backend"))
+                if not self._twins.sets_aside(flight, observation):
+                    self._record(Cancelled(job, number, now, "cancelled by the backend"))
             case _:
                 assert_never(observation)
+        self._twins.settle(flight)
 
     def _note_link(self, flight: Flight, link: str) -> None:
         if link and flight.native_id is not None:
@@ -490,6 +504,7 @@ class Engine:
         except ResultError as error:
             self._failed(flight, Failure(Cause.RESULT, f"{flight.job}: {error}"))
         else:
+            source = self._twins.source(flight, source)
             self._record(Succeeded(flight.job, flight.number, self._mailbox.now(), result, source))
             if self.state.job(flight.job).state is JobState.COMPLETED:
                 self._driver(flight.job).runner.keep(flight.attempt, flight.job, returned)
@@ -506,6 +521,8 @@ class Engine:
                 self._record(FoundInfeasible(flight.job, flight.number, now, found.reason, found.metrics))
                 return
             failure = Failure(Cause.RESULT, self._no_such_constraint(flight.job, unknown[0], found), failure.log)
+        if self._twins.sets_aside(flight, HasFailed(failure)):
+            return
         self._record(verdict(record, failure, self._workflow.step(flight.job.step).retry, self._mailbox.now()))
 
     def _no_such_constraint(self, job: JobId, name: str, found: Infeasibility) -> str:

@@ -13,6 +13,7 @@ class EngineSettings:
         max_parallel_trials: Upper bound of trials under way at once; None: the capacity of the widest runner.
         ask_ahead: Whether a candidate is computed while no place is free, so that the next free place need not wait.
         stale_after: A candidate computed ahead is dropped when more than this many results are newer; None: never.
+        straggler_factor: A job of a speculative step is slow when it takes this many times its siblings' median.
         trial_timeout_s: A trial that takes longer fails; None for no limit.
         failure_rate: The run stops when a larger part of the finished trials failed ...
         min_failed_trials: ... and at least this many trials have finished.
@@ -28,6 +29,7 @@ class EngineSettings:
     max_parallel_trials: int | None = None
     ask_ahead: bool = True
     stale_after: int | None = 2
+    straggler_factor: float = 2.0
     trial_timeout_s: float | None = None
     failure_rate: float = 0.5
     min_failed_trials: int = 5

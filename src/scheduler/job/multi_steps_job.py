@@ -50,6 +50,7 @@ _STEP_DEFAULTS: dict[str, object] = {
     "retries": None,
     "lost_retries": None,
     "cache": False,
+    "speculative": False,
 }
 _DEPENDENCY_DEFAULTS: dict[str, object] = {
     "parent": None,
@@ -79,7 +80,8 @@ class MultiStepsFunction:
             runner's), ``timeout_s`` (seconds that a job may run: short for ``Resources(walltime_s=...)``), ``retries``
             and ``lost_retries`` (how often a job is tried again after it failed, and after it vanished; default the
             scheduler's ``config``), ``cache`` (whether the recorded result of an equal job is taken instead of running
-            it, see ``docs/cache.md``).
+            it, see ``docs/cache.md``), ``speculative`` (whether a job of a fan-out that takes much longer than its
+            siblings gets a second attempt; the first result wins, see ``docs/running.md``).
         deps: Step name -> its parent's name, or a mapping with ``parent``, ``dep_type`` ("results" or "datasets"),
             ``dep_map`` ("one2one" or "all2one") and ``parameter`` (the metric to take; default the step's
             ``parent_result_parameter_name``), or a list of those for several parents.
@@ -145,6 +147,7 @@ class MultiStepsFunction:
                 backoff_s=retry.backoff_s,
             ),
             cache=_switch(name, step, "cache"),
+            speculative=_switch(name, step, "speculative"),
         )
 
     def _read_dependencies(self, deps: Mapping[str, object]) -> dict[str, tuple[Dependency, ...]]:
