@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_ENOUGH_FOR_A_MODEL = 1
+"""Whole results: with none, there is nothing to optimize."""
+
 _NOTHING: Measurement = (math.nan, None)
 _STEP_PREFIX = re.compile(r"GenerationStep_\d+_")
 _NODES_IN_WORDS = {
@@ -232,6 +235,7 @@ class AxOptimizer:
                 f"Ax did not take the result of trial {index}: {type(error).__name__}: {error}"
             ) from error
         self._scoreboard.add(index, metrics)
+        self._teach_postponed()
 
     def tell_failed(self, index: int, reason: str, *, again: bool = True) -> None:
         """Mark a trial as failed.
@@ -255,9 +259,10 @@ class AxOptimizer:
 
         With the violated constraint it is completed in Ax with that metric only: Ax's models take what each trial has,
         so the constraint is learned and the objectives are not. A trial that failed or was abandoned would teach
-        nothing. Before there is a model it is abandoned all the same, and completed when there is one: completed at
-        once, it would use up the trials of the initialization, which wait for whole results, and no more would come.
-        Without a constraint it is abandoned.
+        nothing. During the initialization Ax waits for so many whole results and bounds the trials that it makes
+        meanwhile, so a few infeasible ones would stop it for good. There, an infeasible design counts as observed once
+        there is a whole result to begin a model with; until then its trial is abandoned, and random ones go on. Without
+        a constraint it is abandoned.
 
         Raises:
             OptimizationError: The trial is not running in Ax, or Ax refused the data.
@@ -281,11 +286,15 @@ class AxOptimizer:
         self._teach_postponed()
 
     def _teach_postponed(self) -> None:
-        """Let Ax's models learn what is known of infeasible designs, if there are models."""
-        if self._postponed and self._service.learns:
-            for index in sorted(self._postponed):
-                self._service.complete_abandoned(index)
-            self._postponed.clear()
+        """Let Ax learn what is known of infeasible designs, if it has a model or enough to begin one."""
+        is_enough = self._service.learns or len(self._scoreboard.results) >= _ENOUGH_FOR_A_MODEL
+        if not self._postponed or not is_enough:
+            return
+        for index in sorted(self._postponed):
+            self._service.complete_abandoned(index)
+        if not self._service.learns:
+            self._service.count_as_observed(len(self._postponed), at_least=_ENOUGH_FOR_A_MODEL)
+        self._postponed.clear()
 
     def standing(self) -> Standing:
         """How the optimization stands. No model is fitted and Ax is not asked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from scheduler.core.specs import Scalar
@@ -108,6 +108,13 @@ class AxService(ABC):
         """Let the data of an abandoned trial count."""
         assert self.experiment is not None  # noqa: S101 - it has this trial
         self.experiment.trials[index].mark_completed(unsafe=True)
+
+    def count_as_observed(self, trials: int, *, at_least: int) -> None:
+        """Let the present node wait for so many whole results less, but for ``at_least`` of them."""
+        criteria: Iterable[Any] = self.strategy._curr.transition_criteria or ()  # noqa: SLF001 - no other way
+        for criterion in criteria:
+            if getattr(criterion, "count_only_trials_with_data", False):
+                criterion.threshold = max(criterion.threshold - trials, min(criterion.threshold, at_least))
 
     @property
     def learns(self) -> bool:
