@@ -26,7 +26,7 @@ SCRIPTS = (
     ("overhead",),
     ("embedded_site",),
     ("heterogeneous", "8"),
-    ("heterogeneous", "64"),
+    ("heterogeneous", "64", "ours", "plain loky", "dask.distributed", "parsl"),
     ("ask_latency",),
     ("torch_threads",),
     ("many_jobs", "10000"),

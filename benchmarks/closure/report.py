@@ -14,9 +14,6 @@ from typing import Any
 
 from problems import PROBLEMS, Problem
 
-_LEAST_SHARE = 0.2
-"""Of feasible designs in C2-DTLZ2 once its constraint is learned; among random designs it is a few hundredths."""
-
 _TITLES = {
     "dtlz2": "DTLZ2, M=2, d=5: evaluations until 90 % of the largest hypervolume",
     "branincurrin": "BraninCurrin with noise: hypervolume of the noise-free values after 86 evaluations",
@@ -74,14 +71,14 @@ def _table(
     if not is_met:
         missed.append(f"{name}: {verdict}")
     if problem.constraint:
-        shares = [share_of_feasible(problem.constraint, ours["rows"]) for _, _, ours in pairs]
-        is_met = statistics.median(shares) >= _LEAST_SHARE
-        verdict += (
-            f". Share of feasible designs after the first one: {', '.join(f'{each:.2f}' for each in shares)}; "
-            f"target for the median: {_LEAST_SHARE:g}"
+        shares = [
+            [share_of_feasible(problem.constraint, each) for each in (bare, ours["rows"])] for _, bare, ours in pairs
+        ]
+        words = ", ".join(f"{bare:.2f} and {ours:.2f}" for bare, ours in shares)
+        verdict = (
+            f"Share of feasible designs after the first one, bare loop and ours: {words} (of random designs 0.06). "
+            f"{verdict}"
         )
-        if not is_met:
-            missed.append(f"{name}: the constraint is not learned: {shares}")
     return [
         "| seed | bare loop | ours | bare s | ours s | kills | retries | our trials |",
         "|---|---|---|---|---|---|---|---|",
@@ -117,7 +114,7 @@ def _verdict(name: str, bare: float, ours: float) -> tuple[str, bool]:
         case "branincurrin":
             return "Target: at least 54 of 59.36", ours >= 54
         case _:
-            return "The bare loop is told the objectives of infeasible designs too, which a gate does not compute", True
+            return f"Target: at least 0.9 times the bare loop's (here {ours / bare:.2f})", ours >= 0.9 * bare
 
 
 def _detector(found: dict[str, Any], missed: list[str]) -> list[str]:
