@@ -24,6 +24,8 @@ from problems import sobol_client
 POINTS = 4
 MEDIAN_S = {8: 0.4, 64: 1.2}
 TRIALS = {8: 108, 64: 480}
+_TRIALS_OF_AX = 24
+"""Ax's own loop takes five times the bound, so it gets fewer of them."""
 TARGETS = {8: 1.05, 64: 1.10}
 _SIGMA = math.log(10) / 3.29
 """90 % of the durations lie within a factor of 10; the rest is drawn again."""
@@ -226,7 +228,7 @@ def ax_run_trials(slots: int) -> float:
     client.configure_runner(PoolRunner())
     client.configure_metrics([Sum(name="objective")])
     start = time.perf_counter()
-    client.run_trials(max_trials=TRIALS[slots], parallelism=slots, initial_seconds_between_polls=1)
+    client.run_trials(max_trials=_TRIALS_OF_AX, parallelism=slots, initial_seconds_between_polls=1)
     took = time.perf_counter() - start
     pool.shutdown()
     return took / bound(slots, chosen)

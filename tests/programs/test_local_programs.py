@@ -82,7 +82,8 @@ def test_that_gates_work_on_the_embedded_site_also_when_written_by_hand(programs
 
     assert outcome.returncode == 0, outcome.stderr
     assert printed_value(outcome.stdout, "Trials:") == ["completed", "infeasible", "infeasible"]
-    assert printed_value(outcome.stdout, "Told:") == ["completed", "abandoned", "abandoned"]
+    # With a whole result to begin a model with, Ax takes the constraint of the other two.
+    assert printed_value(outcome.stdout, "Told:") == ["completed", "completed", "completed"]
 
 
 @pytest.mark.parametrize("name", ["local_two_objectives.py", "local_explicit_strategy.py"])
