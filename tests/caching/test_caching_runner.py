@@ -18,7 +18,6 @@ from scheduler.core.specs import Dependency, Function, RetryPolicy, StepSpec, Wo
 from scheduler.core.states import TrialState
 from scheduler.engine import Engine, EngineSettings, World
 from scheduler.errors import RunnerUnavailableError
-from scheduler.optimizer import Candidate
 from scheduler.runners.base_runner import Attempt
 from scheduler.testing import FakeOptimizer, FakeRunner, Fate, InlineLane, MemoryRun, SimulatedMailbox
 from scheduler.testing.fake_runner import call_it
@@ -51,7 +50,8 @@ class Life:
         self.runner = runners["fake"]
         world = World(self.mailbox, InlineLane)
         settings = settings or EngineSettings(max_parallel_trials=1, min_failed_trials=99)
-        self.engine = Engine(workflow, FakeOptimizer(), runners, self.run, settings=settings, world=world)
+        self.optimizer = FakeOptimizer()
+        self.engine = Engine(workflow, self.optimizer, runners, self.run, settings=settings, world=world)
 
     def optimize(self, trials):
         self.engine.optimize(trials)
@@ -94,9 +94,9 @@ def test_that_a_second_run_takes_what_the_first_computed_and_says_from_where(sta
 def test_that_a_later_trial_of_the_same_run_takes_it_too(start):
     life = start()
 
-    life.engine.start([Candidate(0, {"x": 5}), Candidate(1, {"x": 6})])
+    life.engine.start([life.optimizer.attach({"x": 5}), life.optimizer.attach({"x": 6})])
     life.engine.run_until(lambda: not life.engine.state.live)
-    life.engine.start([Candidate(2, {"x": 5})])
+    life.engine.start([life.optimizer.attach({"x": 5})])
     life.engine.run_until(lambda: not life.engine.state.live)
 
     assert life.submitted.count("sim") == 2
@@ -150,7 +150,7 @@ def test_that_a_run_that_ends_anywhere_is_resumed_with_the_same_results(start, e
 
     resumed = start()
     resumed.run.events.extend(kept)
-    resumed.engine.resume(enumerate(kept, start=1), saved_at=len(kept))
+    resumed.engine.resume(enumerate(kept, start=1), saved_at=0)
     resumed.engine.run_until(lambda: not resumed.engine.state.live)
 
     assert "sim" not in resumed.submitted, "a promised hit is found again"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+
 import pytest
 
 from scheduler.core.events import TrialStarted, TrialTold
 from scheduler.core.failures import Cause, Failure
 from scheduler.core.observations import HasFailed
+from scheduler.core.states import TrialState
 from scheduler.engine import Engine, EngineSettings, World
 from scheduler.errors import GenerationError
 from scheduler.testing import FakeOptimizer, FakeRunner, Fate, InlineLane, MemoryRun, SimulatedMailbox
@@ -188,6 +192,34 @@ def test_that_a_trial_attached_meanwhile_does_not_take_its_number(single):
     assert stage.attached not in indices
 
 
+def test_that_nothing_is_asked_while_a_candidate_waits_for_its_number(single):
+    """Another candidate would be generated without it as a pending one: of a quasi-random sequence, the same again."""
+
+    def fate(attempt):
+        return Fate(call_it(attempt).outcome, running_s=40.0 if attempt.arguments["x"] == 1.0 else 10.0)
+
+    stage = Stage(single, thinks_s=3.0, fate=fate)
+    for at_s in (12.0, 14.0):  # one before the first result, one after it
+        stage.mailbox.at(stage.mailbox.now() + at_s, lambda: attach(stage))
+    stage.engine.optimize(3)
+    assert stage.optimizer.calls[:5] == ["ask", "ask", "prepare", "tell 0", "adopt 4"], "2 and 3 are attached"
+
+
+@pytest.mark.parametrize("at_s", [2.5, 4.5], ids=["while it is made", "when it is there"])
+def test_that_a_candidate_made_ahead_is_forgotten_when_no_more_are_wanted(single, at_s):
+    """Until more are wanted, the program may make trials of its own without the engine: the number is theirs."""
+    stage = Stage(single, thinks_s=1.0)
+    stage.mailbox.at(stage.mailbox.now() + at_s, stage.engine.finish)
+    stage.engine.optimize(5)
+    assert "prepare" in stage.optimizer.calls
+    theirs = stage.optimizer.attach({"x": 99.0})
+
+    stage.engine.optimize(2)
+
+    assert theirs.index not in stage.engine.state.trials
+    assert sorted(stage.optimizer.told) == [0, 1, 3, 4]
+
+
 def attach(stage):
     """As a program does that calls get_next_trial from another place: through the optimizer's lane."""
     stage.engine._advisor.consult(
@@ -211,6 +243,45 @@ def test_that_no_snapshot_is_kept_that_lacks_a_trial_begun_before(single):
     stage.engine.optimize(6)
     assert saved
     assert all(has == begun for has, begun in saved)
+
+
+def test_that_completions_commits_cancelling_and_progress_go_on_while_a_model_is_fitted(single):
+    """With real threads: the fit ends only after all of that has happened, one thing leading to the next."""
+    is_fitting, may_end = threading.Event(), threading.Event()
+
+    class Fitting(FakeOptimizer):
+        was_in_time = True
+
+        def prepare(self):
+            is_fitting.set()
+            self.was_in_time &= may_end.wait(30)
+            return super().prepare()
+
+    class WatchedRun(MemoryRun):
+        def commit(self):
+            super().commit()
+            if engine.state.trials[0].state is TrialState.COMPLETED and not may_end.is_set():
+                engine.cancel_trial(1)
+
+    def note(summary):
+        if (summary.completed, summary.failed) == (1, 1) and summary.activity:
+            may_end.set()
+
+    def fate(attempt):
+        return Fate(call_it(attempt).outcome, running_s={0.0: 1, 1.0: 10**9}.get(attempt.arguments["x"], 0))
+
+    ticks = itertools.count()  # time passes at every look at the jobs, from the fit on
+    optimizer, runner = Fitting(), FakeRunner(fate, clock=lambda: float(next(ticks) if is_fitting.is_set() else 0))
+    settings = EngineSettings(max_parallel_trials=2, poll_min_s=0.01, poll_max_s=0.01)
+    engine = Engine(single, optimizer, {"fake": runner}, WatchedRun(), settings=settings)
+    engine.on_progress = note
+
+    engine.optimize(4)
+    engine.close()
+
+    assert optimizer.was_in_time
+    assert sorted(optimizer.told) == [0, 2, 3]
+    assert sorted(optimizer.failed) == [1]
 
 
 def test_that_failed_trials_make_nothing_stale(single):

@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scheduler import Infeasible
@@ -130,6 +130,22 @@ class FragileOptimizer(FakeOptimizer):
         return twin
 
 
+class BusyLane(InlineLane):
+    """A lane whose calls take four seconds each, until the driver dies."""
+
+    def __init__(self, name, mailbox, fuse):
+        super().__init__(name, mailbox)
+        self._fuse, self._free_at = fuse, 0.0
+
+    def call(self, work, then, otherwise):
+        def carry_out():
+            if self._fuse.left >= 0:
+                InlineLane.call(self, work, then, otherwise)
+
+        self._free_at = max(self._free_at, self._mailbox.monotonic()) + 4.0
+        self._mailbox.at(self._free_at, carry_out)
+
+
 MERGE = StepSpec(
     "end",
     Function(lambda x, v: {"objective": sum(v.values())}),
@@ -182,8 +198,12 @@ def fate_of(seed):
     return fate
 
 
-def live(run, backend, mailbox, fuse, workflow=WORKFLOW):
+def live(run, backend, mailbox, fuse, workflow=WORKFLOW, *, is_busy=False):
     """One life of the driver; returns its engine and optimizer if it reached the end, None if it crashed."""
+
+    def open_lane(name, mailbox):
+        return BusyLane(name, mailbox, fuse) if is_busy and name == "optimizer" else InlineLane(name, mailbox)
+
     optimizer = copy.deepcopy(run.optimizer) if run.optimizer else FragileOptimizer()
     run.fuse = backend.fuse = optimizer.fuse = fuse
     optimizer.mailbox = mailbox
@@ -193,7 +213,7 @@ def live(run, backend, mailbox, fuse, workflow=WORKFLOW):
         {"fake": backend},
         run,
         settings=EngineSettings(max_parallel_trials=2, min_failed_trials=100),
-        world=World(mailbox, InlineLane),
+        world=World(mailbox, open_lane),
     )
     try:
         optimizer.fuse = Fuse(10**9)  # bringing the optimizer up to date touches nothing but memory
@@ -212,7 +232,7 @@ def open_backend(seed, mailbox):
     return RemoteBackend(fate_of(seed), capacity=3, clock=mailbox.monotonic, alarm=mailbox.at, chains=True)
 
 
-def survive(seed, touches_per_life, workflow=WORKFLOW):
+def survive(seed, touches_per_life, workflow=WORKFLOW, *, is_busy=False):
     """Live, crash and resume until the run is complete; returns everything there is to look at."""
     run = FragileRun()
     mailbox = SimulatedMailbox()
@@ -221,9 +241,9 @@ def survive(seed, touches_per_life, workflow=WORKFLOW):
     for touches in touches_per_life:
         lives += 1
         mailbox_of_this_life = SimulatedMailbox(start=mailbox.now())
-        mailbox_of_this_life._alarms = list(mailbox._alarms)
+        mailbox_of_this_life._alarms, mailbox_of_this_life._serial = list(mailbox._alarms), mailbox._serial
         backend._clock, backend._alarm = mailbox_of_this_life.monotonic, mailbox_of_this_life.at
-        end = live(run, backend, mailbox_of_this_life, Fuse(touches), workflow)
+        end = live(run, backend, mailbox_of_this_life, Fuse(touches), workflow, is_busy=is_busy)
         mailbox = mailbox_of_this_life
         if end is not None:
             return run, backend, *end, lives
@@ -245,11 +265,11 @@ def check(run, backend, engine, optimizer):
     assert sum(isinstance(event, TrialTold) for event in run.events) == TRIALS
 
 
-def touches_of_an_undisturbed_life(seed, workflow):
+def touches_of_an_undisturbed_life(seed, workflow, *, is_busy=False):
     fuse = Fuse(10**9)
     run, mailbox = FragileRun(), SimulatedMailbox()
     backend = open_backend(seed, mailbox)
-    assert live(run, backend, mailbox, fuse, workflow) is not None
+    assert live(run, backend, mailbox, fuse, workflow, is_busy=is_busy) is not None
     return 10**9 - fuse.left
 
 
@@ -264,12 +284,22 @@ def test_that_a_crash_at_every_single_touch_of_the_world_loses_and_repeats_nothi
         assert lives <= 2
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_that_a_crash_while_the_optimizer_has_yet_to_take_a_trial_loses_and_repeats_nothing(seed):
+    for touches in range(touches_of_an_undisturbed_life(seed, WORKFLOW, is_busy=True)):
+        check(*survive(seed, [touches, 10**9], is_busy=True)[:4])
+
+
 @settings(max_examples=150, deadline=None)
 @given(
-    st.integers(0, 10**6), st.lists(st.integers(0, 60), max_size=30), st.sampled_from([WORKFLOW, CHAINED, SPECULATIVE])
+    st.integers(0, 10**6),
+    st.lists(st.integers(0, 60), max_size=30),
+    st.sampled_from([WORKFLOW, CHAINED, SPECULATIVE]),
+    st.booleans(),
 )
-def test_that_many_crashes_in_one_run_lose_and_repeat_nothing(seed, lives, workflow):
-    run, backend, engine, optimizer, _ = survive(seed, [*lives, 10**9], workflow)
+@example(1595, [52, 60, 44], WORKFLOW, True)  # a state of the optimizer is saved that lacks a begun trial
+def test_that_many_crashes_in_one_run_lose_and_repeat_nothing(seed, lives, workflow, is_busy):
+    run, backend, engine, optimizer, _ = survive(seed, [*lives, 10**9], workflow, is_busy=is_busy)
 
     check(run, backend, engine, optimizer)
 

@@ -45,6 +45,18 @@ def test_that_a_quasi_random_design_that_is_lost_in_a_crash_is_made_again(make_o
     assert resumed.ask(1).candidates[0].parameters == pytest.approx(made.parameters, abs=1e-9)
 
 
+def test_that_a_quasi_random_design_that_is_forgotten_is_the_next_one_again(make_optimizer):
+    optimizer, undisturbed = make_optimizer(), make_optimizer()
+    for each in (optimizer, undisturbed):
+        play(each, 2)
+
+    made = optimizer.prepare()
+    designs = [[each.ask(1).candidates[0].parameters for _ in range(2)] for each in (optimizer, undisturbed)]
+
+    assert designs[0][0] == made.parameters
+    assert designs[0] == designs[1]
+
+
 @pytest.mark.parametrize("trials", [1, 7], ids=["quasi-random", "model"])
 def test_that_a_design_that_is_taken_is_the_trial_that_asking_would_have_made(make_optimizer, trials):
     optimizer, undisturbed = make_optimizer(), make_optimizer()

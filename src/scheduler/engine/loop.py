@@ -568,10 +568,12 @@ class Engine:
         if self._must_wait:
             if not self._open_trials():
                 self._generation_failed(GenerationError(_STARVED))
+        elif advisor.reserve is not None:
+            return  # it is the next trial; one asked for now would be made without it as a pending one
         elif self._has_place():
             self._has_changed = True
             advisor.ask(self._asked, self._generation_failed)
-        elif self._may_prepare and advisor.reserve is None and self._asks_ahead():
+        elif self._may_prepare and self._asks_ahead():
             self._has_changed = True
             advisor.prepare(self._results, self._prepared, self._preparation_failed)
 
@@ -593,6 +595,8 @@ class Engine:
 
     def _prepared(self) -> None:
         self._may_prepare, self._has_changed = self._advisor.reserve is not None, True
+        if not self._wanted:
+            self._advisor.reserve = None
 
     def _preparation_failed(self, error: Exception) -> None:
         self._may_prepare = False  # if it matters, it fails again when the candidate is needed
@@ -659,6 +663,7 @@ class Engine:
         self._goal -= self._wanted + len(self._to_take)
         self._wanted = 0
         self._to_take.clear()
+        self._advisor.reserve = None  # until more are wanted the optimizer may be used without us
 
     def _tell(self, index: int) -> None:
         if index in self._advisor.telling or index in self._held:

@@ -74,6 +74,9 @@ class AxService(ABC):
         with with_rng_seed(seed=self.client._random_seed):  # noqa: SLF001 - as both clients do
             run = strategy.gen_single_trial(experiment=self.experiment, n=1)
         strategy._generator_runs.pop()  # noqa: SLF001 - else a forgotten one would move Sobol's position
+        if not self.learns:
+            for spec in getattr(strategy._curr, "generator_specs", ()):  # noqa: SLF001
+                spec._fitted_adapter = None  # noqa: SLF001 - it has moved, too; the last run says where it was
         return run
 
     def take(self, run: GeneratorRun) -> int:

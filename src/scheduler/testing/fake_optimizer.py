@@ -92,19 +92,19 @@ class FakeOptimizer:
 
     def tell(self, index: int, metrics: Mapping[str, Measurement]) -> None:
         """See :meth:`scheduler.optimizer.Optimizer.tell`."""
-        assert index not in self.told | self.failed | self.infeasible, f"trial {index} was told twice"  # noqa: S101
+        self._require_running(index)
         self.told[index] = dict(metrics)
 
     def tell_failed(self, index: int, reason: str, *, again: bool = True) -> None:
         """See :meth:`scheduler.optimizer.Optimizer.tell_failed`."""
-        assert index not in self.told | self.failed | self.infeasible, f"trial {index} was told twice"  # noqa: S101
+        self._require_running(index)
         self.failed[index] = reason
         if not again:
             self.abandoned.append(index)
 
     def tell_infeasible(self, index: int, reason: str, metrics: Mapping[str, Measurement] | None) -> None:
         """See :meth:`scheduler.optimizer.Optimizer.tell_infeasible`."""
-        assert index not in self.told | self.failed | self.infeasible, f"trial {index} was told twice"  # noqa: S101
+        self._require_running(index)
         self.infeasible[index] = reason, metrics
 
     def standing(self) -> Standing:
@@ -135,6 +135,10 @@ class FakeOptimizer:
             return
         made = self.attach(candidate.parameters)
         assert made == candidate, f"{candidate} was adopted as {made}"  # noqa: S101
+
+    def _require_running(self, index: int) -> None:
+        assert index < len(self._candidates), f"there is no trial {index}"  # noqa: S101
+        assert index not in self.told | self.failed | self.infeasible, f"trial {index} was told twice"  # noqa: S101
 
     def _may_propose(self, index: int) -> bool:
         if index < self._initial:
