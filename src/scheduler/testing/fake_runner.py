@@ -125,10 +125,12 @@ class FakeRunner(BaseRunner):
         return {label: self._native[label] for label in labels if label in self._entries}
 
     def _entry(self, attempt: Attempt) -> _Entry:
-        label = next((label for label, native_id in self._native.items() if native_id == attempt.follows), None)
-        assert bool(label) == bool(attempt.follows), f"{attempt.label} follows what is not here"  # noqa: S101
-        parent, now = self._entries.get(label or ""), self._clock()
-        return _Entry(self._fate(attempt), now if parent is None else max(now, parent.ends_at), parent)
+        now = self._clock()
+        if not attempt.follows:
+            return _Entry(self._fate(attempt), now)
+        label = next(label for label, native_id in self._native.items() if native_id == attempt.follows)
+        parent = self._entries[label]
+        return _Entry(self._fate(attempt), max(now, parent.ends_at), parent)
 
     def _arrange_bell(self, entry: _Entry) -> None:
         if self._alarm is not None:
