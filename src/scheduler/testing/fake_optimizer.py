@@ -138,7 +138,8 @@ class FakeOptimizer:
 
     def _require_running(self, index: int) -> None:
         assert index < len(self._candidates), f"there is no trial {index}"  # noqa: S101
-        assert index not in self.told | self.failed | self.infeasible, f"trial {index} was told twice"  # noqa: S101
+        is_over = index in self.told or index in self.failed or index in self.infeasible
+        assert not is_over, f"trial {index} was told twice"  # noqa: S101
 
     def _may_propose(self, index: int) -> bool:
         if index < self._initial:
