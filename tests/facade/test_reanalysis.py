@@ -10,13 +10,13 @@ import pytest
 from tests.facade.conftest import make_client
 from tests.store.runs import WORKFLOW, FakeAxOptimizer, make_run
 
-from scheduler import MultiStepsFunction, TrialState, reanalysing
+from scheduler import Infeasible, MultiStepsFunction, TrialState, reanalysing
 from scheduler.core.specs import Dependency, DependencyMap, Function, Output, StepSpec, WorkflowSpec
 from scheduler.errors import ConfigurationError, DatasetError
 from scheduler.identity import identity_of
 from scheduler.panda.datasets import LocalCatalogue
 from scheduler.reanalysing import Order
-from scheduler.reanalysis import make_plan, taken_trials
+from scheduler.reanalysis import make_plan, plan_of, taken_trials
 from scheduler.run_directory import DATABASE, RunDirectory
 from scheduler.run_view import RunView
 from scheduler.store import Store
@@ -162,6 +162,10 @@ def refuse_to_simulate(x, y, p):
     raise AssertionError("this design was simulated before")
 
 
+def look(x, y, p, v):
+    return {"v": 2 * v}
+
+
 def steps(sim, merge):
     return MultiStepsFunction(
         {"sim": {"func": sim}, "merge": {"func": merge, "parent_result_parameter_name": "v"}},
@@ -229,6 +233,66 @@ def test_that_fewer_trials_than_there_are_re_analyse_all_of_them(program, order)
     second.run_optimization(max_trials=1)
 
     assert sorted(second.trials) == [0, 1, 2]
+
+
+def simulate_where_possible(x, y, p):
+    if x < 0.5:
+        raise Infeasible("the layers overlap")
+    return {"v": x + y + p}
+
+
+def merge_where_possible(x, y, v):
+    if y > 0.5:
+        raise Infeasible("too heavy")
+    return {"objective": sum(v.values())}
+
+
+def other_where_possible(x, y, v):
+    if y < 0.5:
+        raise Infeasible("too light")
+    return {"other": -sum(v.values())}
+
+
+def test_that_designs_infeasible_in_a_changed_step_are_judged_anew_and_those_in_a_kept_one_are_named(program, order):
+    first = program(steps(simulate_where_possible, merge_where_possible))
+    first.run_optimization(max_trials=12)
+    kept = [trial for trial in first.trials.values() if trial.parameters["x"] >= 0.5]
+    assert {trial.state for trial in kept} == {TrialState.COMPLETED, TrialState.INFEASIBLE}
+    order(first.run_directory)
+
+    second = program(steps(refuse_to_simulate, other_where_possible), client=make_client(objective="other"))
+    second.run_optimization(max_trials=len(kept))
+
+    assert [trial.parameters for trial in second.trials.values()] == [trial.parameters for trial in kept]
+    for trial in second.trials.values():
+        is_light = trial.parameters["y"] < 0.5
+        assert trial.state is (TrialState.INFEASIBLE if is_light else TrialState.COMPLETED)
+    with closing(RunView(second.run_directory)) as view:
+        assert "(step 'sim' is infeasible)" in str(plan_of(view.about))
+        assert list(view.problems()) == []
+
+
+def test_that_changed_steps_with_a_cache_and_second_attempts_are_run_on_kept_results(program, order):
+    first = program(steps(simulate, sum_of))
+    first.run_optimization(max_trials=3)
+    order(first.run_directory)
+    changed = MultiStepsFunction(
+        {
+            "sim": {"func": refuse_to_simulate, "speculative": True},
+            "look": {"func": look, "speculative": True, "cache": True, "parent_result_parameter_name": "v"},
+            "merge": {"func": other, "parent_result_parameter_name": "v"},
+        },
+        deps={"look": {"parent": "sim", "dep_map": "one2one"}, "merge": {"parent": "look", "dep_map": "all2one"}},
+        global_parameters={"p": [1, 2]},
+        global_parameters_steps=["sim", "look"],
+    )
+    order(first.run_directory, "look")
+
+    second = program(changed, client=make_client(objective="other"))
+    second.run_optimization(max_trials=3)
+
+    assert [trial.state for trial in second.trials.values()] == [TrialState.COMPLETED] * 3
+    assert [t.parameters for t in second.trials.values()] == [t.parameters for t in first.trials.values()]
 
 
 def test_that_values_out_of_the_new_bounds_are_told_all_the_same(program, order):
