@@ -1,4 +1,4 @@
-"""How much of the optimizer's thinking is hidden behind running jobs: candidates that take a second, jobs of four.
+"""How much of the optimizer's thinking is hidden behind running jobs: candidates that take half a second, jobs of four.
 
 Usage: ask_latency.py
 """
@@ -14,7 +14,7 @@ from scheduler.core.specs import Function, StepSpec, WorkflowSpec
 from scheduler.engine import Engine, EngineSettings
 from scheduler.testing import FakeOptimizer, FakeRunner, Fate, MemoryRun
 
-THINKS_S, JOB_S, PLACES, TRIALS = 0.5, 4.0, 4, 24
+THINKS_S, JOB_S, PLACES, TRIALS = 0.5, 4.0, 4, 15
 
 
 class Thinker(FakeOptimizer):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from figures import state
 from many_jobs import JOBS_PER_TRIAL, WORKFLOW
+from problems import QuietOptimizer
 
 from scheduler.engine import Engine, EngineSettings
 from scheduler.run_directory import RunDirectory
 from scheduler.store import Store
-from scheduler.testing import FakeOptimizer, FakeRunner
+from scheduler.testing import FakeRunner
 
 
 def resume(jobs: int) -> float:
@@ -20,14 +21,14 @@ def resume(jobs: int) -> float:
     settings = EngineSettings(max_parallel_trials=64)
     with tempfile.TemporaryDirectory() as directory:
         run = RunDirectory.create("bench", Path(directory), about={"identity": {}})
-        engine = Engine(WORKFLOW, FakeOptimizer(), {"fake": FakeRunner()}, run, settings=settings)
+        engine = Engine(WORKFLOW, QuietOptimizer(), {"fake": FakeRunner()}, run, settings=settings)
         engine.optimize(jobs // JOBS_PER_TRIAL)
         engine.close()
         file = run.store.path
         run.close()
         start = time.perf_counter()
         store = Store.open(file, to_write=True)
-        again = Engine(WORKFLOW, FakeOptimizer(), {"fake": FakeRunner()}, run, settings=settings)
+        again = Engine(WORKFLOW, QuietOptimizer(), {"fake": FakeRunner()}, run, settings=settings)
         again.resume(store.events(), saved_at=0)
         took = time.perf_counter() - start
         assert len(again.state.trials) == jobs // JOBS_PER_TRIAL

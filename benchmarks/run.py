@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -25,8 +26,17 @@ SCRIPTS = (
     ("per_job",),
     ("overhead",),
     ("embedded_site",),
-    ("heterogeneous", "8"),
-    ("heterogeneous", "64", "ours", "plain loky", "dask.distributed", "parsl"),
+    ("heterogeneous", "8", "ours"),
+    ("heterogeneous", "8", "plain loky"),
+    ("heterogeneous", "8", "dask.distributed"),
+    ("heterogeneous", "8", "parsl"),
+    ("heterogeneous", "8", "optuna"),
+    ("heterogeneous", "8", "ax run_trials"),
+    ("heterogeneous", "8", "ax without its pause"),
+    ("heterogeneous", "64", "ours"),
+    ("heterogeneous", "64", "plain loky"),
+    ("heterogeneous", "64", "dask.distributed"),
+    ("heterogeneous", "64", "parsl"),
     ("ask_latency",),
     ("torch_threads",),
     ("many_jobs", "10000"),
@@ -41,26 +51,41 @@ _PATIENCE_S = 300
 def describe_machine() -> str:
     """Where and with what the figures were taken."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
+    system = platform.freedesktop_os_release()["PRETTY_NAME"] if sys.platform == "linux" else platform.platform()
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} on {platform.machine()}, {os.cpu_count()} cores, "
+        f"{datetime.now(UTC):%Y-%m-%d}, {system} on {platform.machine()}, {os.cpu_count()} cores ({_cpu_model()}), "
         f"{psutil.virtual_memory().total / 1e9:.0f} GB, Python {platform.python_version()}; {versions}."
     )
+
+
+def _cpu_model() -> str:
+    """What the processor calls itself."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown model")
 
 
 def measure(script: str, *arguments: str) -> tuple[list[dict[str, Any]], str | None]:
     """The figures of a benchmark, and why it failed, if it did. What it prints for people is passed on."""
     command = [sys.executable, HERE / f"{script}.py", *arguments]
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_PATIENCE_S, check=False)
-    except subprocess.TimeoutExpired:
-        return [], f"not done after {_PATIENCE_S} s"
+    why = None
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            printed, _ = process.communicate(timeout=_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too: they would disturb what is measured next
+            printed, _ = process.communicate()
+            why = f"not done after {_PATIENCE_S} s"
+    if why is None and process.returncode:
+        why = f"exit code {process.returncode}"
     figures = []
-    for line in done.stdout.splitlines():
+    for line in printed.splitlines():
         if line.startswith(MARK):
             figures.append(json.loads(line.removeprefix(MARK)))
         else:
             print(line, flush=True)
-    return figures, f"exit code {done.returncode}" if done.returncode else None
+    return figures, why or (None if figures else "it stated no figure")
 
 
 def as_row(figure: dict[str, Any]) -> str:
