@@ -17,6 +17,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import psutil
 
 from scheduler.core.events import Event, JobEvent, decode, encode
 from scheduler.core.machine import ExperimentState, JobRecord, TrialRecord
+from scheduler.core.plan import JobId
 from scheduler.core.states import TrialState
 from scheduler.errors import RunLockedError, StoreError
 
@@ -62,6 +64,7 @@ CREATE TABLE lease (
 CREATE TABLE inbox (id INTEGER PRIMARY KEY, at REAL NOT NULL, request TEXT NOT NULL, taken_at REAL);
 """
 
+_PUT_EVENT = "INSERT INTO events (at, trial, kind, body) VALUES (?, ?, ?, ?)"
 _PUT_JOB = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_TRIAL = "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -76,6 +79,25 @@ _MIGRATIONS: dict[int, str] = {
 _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "lustre", "gpfs", "beegfs", "ceph", "fuse.", "9p", "glusterfs")
 
 
+@dataclass(slots=True)
+class _Pending:
+    """What was appended and is not written yet.
+
+    Attributes:
+        events: Rows of events.
+        snapshot: The optimizer's state, and how many of these events had happened then.
+        jobs: Jobs whose rows have changed.
+        trials: Trials whose rows have changed.
+        state: The run after all of it; None when there is nothing.
+    """
+
+    events: list[tuple[object, ...]] = field(default_factory=list)
+    snapshot: tuple[int, str] | None = None
+    jobs: dict[JobId, None] = field(default_factory=dict)
+    trials: dict[int, None] = field(default_factory=dict)
+    state: ExperimentState | None = None
+
+
 class Store:
     """The database of one run.
 
@@ -88,6 +110,8 @@ class Store:
         self.path = path
         self._connection = connection
         self._trial_states: dict[int, TrialState] = {}
+        self._pending = _Pending()
+        self._is_closed = False
 
     @classmethod
     def create(cls, path: Path, about: Mapping[str, object]) -> Store:
@@ -136,11 +160,12 @@ class Store:
 
     def close(self) -> None:
         """Commit and close the connection. May be called twice."""
-        try:
-            self._connection.commit()
-        except sqlite3.ProgrammingError:
-            return  # it is closed already
-        self._connection.close()
+        if not self._is_closed:
+            self._is_closed = True
+            try:
+                self.commit()
+            finally:
+                self._connection.close()
 
     # About the run --------------------------------------------------------------------------------------------------
 
@@ -157,6 +182,7 @@ class Store:
     def query(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
         """The rows of a SELECT, for reports."""
         with _errors_of(self.path):
+            self._write_pending()
             return self._connection.execute(statement, values).fetchall()
 
     def columns(self, table: str) -> frozenset[str]:
@@ -166,41 +192,60 @@ class Store:
     # Events ---------------------------------------------------------------------------------------------------------
 
     def append(self, event: Event, state: ExperimentState, snapshot: str | None = None) -> None:
-        """Write an event that has just been applied, with its projections and, if given, the optimizer's state.
+        """Take an event that has just been applied, with its projections and, if given, the optimizer's state.
 
-        It lasts from :meth:`commit` on: events are committed together, so that the disk is not waited for each time.
+        It lasts from :meth:`commit` on: events are written together, so that the disk is not waited for, nor other
+        writers kept out, each time, and a job that went through several states meanwhile is projected once.
 
         Args:
             event: The event.
             state: The run after it.
             snapshot: The optimizer's state after it.
-
-        Raises:
-            StoreError: Nothing since the last commit was written: a full disk, a read-only file system.
         """
         trial = event.job.trial if isinstance(event, JobEvent) else event.trial
         record = encode(event)
-        row = (event.at, trial, record.pop("kind"), json.dumps(record))
-        connection = self._connection
-        with _errors_of(self.path), self._undone_on_error():
-            if not connection.in_transaction:
-                connection.execute("BEGIN IMMEDIATE")
-            number = connection.execute("INSERT INTO events (at, trial, kind, body) VALUES (?, ?, ?, ?)", row).lastrowid
-            if isinstance(event, JobEvent):
-                connection.execute(_PUT_JOB, _job_row(state.job(event.job)))
-            self._project_trial(state, trial, force=not isinstance(event, JobEvent))
-            if snapshot is not None:
-                body = zlib.compress(snapshot.encode(), level=1)
-                connection.execute("INSERT OR REPLACE INTO snapshot VALUES (1, ?, ?)", (number, body))
+        pending = self._pending
+        pending.state = state
+        pending.events.append((event.at, trial, record.pop("kind"), json.dumps(record)))
+        if snapshot is not None:
+            pending.snapshot = len(pending.events), snapshot
+        trial_state = state.trials[trial].state
+        if isinstance(event, JobEvent):
+            pending.jobs[event.job] = None
+        if not isinstance(event, JobEvent) or self._trial_states.get(trial) is not trial_state:
+            self._trial_states[trial] = trial_state
+            pending.trials[trial] = None
 
     def commit(self) -> None:
         """Make what was appended last, whatever happens to the program or the machine.
 
         Raises:
-            StoreError: Nothing since the last commit was written.
+            StoreError: Nothing since the last commit was written: a full disk, a read-only file system.
         """
         with _errors_of(self.path), self._undone_on_error():
+            self._write_pending()
             self._connection.commit()
+
+    def _write_pending(self) -> None:
+        pending, self._pending = self._pending, _Pending()
+        if pending.state is None:
+            return
+        self._begin()
+        put = self._connection.executemany
+        last, snapshot = pending.snapshot or (0, None)
+        put(_PUT_EVENT, pending.events[:last])
+        if snapshot is not None:
+            body = zlib.compress(snapshot.encode(), level=1)
+            self._connection.execute(
+                "INSERT OR REPLACE INTO snapshot VALUES (1, (SELECT max(id) FROM events), ?)", (body,)
+            )
+        put(_PUT_EVENT, pending.events[last:])
+        put(_PUT_JOB, [_job_row(pending.state.job(job)) for job in pending.jobs])
+        put(_PUT_TRIAL, [_trial_row(pending.state, pending.state.trials[trial]) for trial in pending.trials])
+
+    def _begin(self) -> None:
+        if not self._connection.in_transaction:
+            self._connection.execute("BEGIN IMMEDIATE")
 
     def events(self, *, after: int = 0, trial: int | None = None) -> Iterator[tuple[int, Event]]:
         """The events with their numbers, in order.
@@ -232,13 +277,6 @@ class Store:
         assert isinstance(body, bytes)  # noqa: S101
         return event, zlib.decompress(body).decode()
 
-    def _project_trial(self, state: ExperimentState, trial: int, *, force: bool) -> None:
-        record = state.trials[trial]
-        if not force and self._trial_states.get(trial) is record.state:
-            return
-        self._trial_states[trial] = record.state
-        self._connection.execute(_PUT_TRIAL, _trial_row(state, record))
-
     # Requests -------------------------------------------------------------------------------------------------------
 
     def ask(self, body: Mapping[str, object]) -> None:
@@ -249,8 +287,7 @@ class Store:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with _errors_of(self.path), self._undone_on_error():
-            if not self._connection.in_transaction:
-                self._connection.execute("BEGIN IMMEDIATE")
+            self._begin()
             yield self._connection
             self._connection.commit()
 

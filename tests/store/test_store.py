@@ -76,15 +76,17 @@ def test_that_verify_finds_what_was_tampered_with(run, damage, problem):
     assert any(problem in line for line in RunView(run.path).problems())
 
 
-def test_that_an_append_is_whole_or_not_at_all(tmp_path):
+def test_that_a_commit_is_whole_or_not_at_all(tmp_path):
     run = RunDirectory.create("exp", tmp_path)
     state = ExperimentState(WORKFLOW)
     event = TrialStarted(0, {"x": 1.0}, 0.0)
     state.apply(event)
     run.store._connection.execute("CREATE TRIGGER t BEFORE INSERT ON trials BEGIN SELECT RAISE(ABORT, 'no'); END")
 
+    run.append(event, state, "the optimizer's state")
+
     with pytest.raises(StoreError):
-        run.append(event, state, "the optimizer's state")
+        run.commit()
 
     assert list(run.store.events()) == []
     assert run.store.snapshot() is None
@@ -101,6 +103,7 @@ def test_that_a_full_disk_stops_the_run_with_a_clear_error_and_no_corruption(tmp
             event = TrialStarted(index, {"x": float(index)}, 0.0)
             state.apply(event)
             run.append(event, state, None)
+            run.commit()
 
     with pytest.raises(StoreError, match="the disk is full: make room and resume"):
         fill()
