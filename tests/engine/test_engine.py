@@ -111,6 +111,22 @@ def test_that_the_capacity_of_the_runner_bounds_trials_and_submissions(bench, fa
     assert len(b.optimizer.told) == 4
 
 
+def test_that_jobs_wait_in_the_waiting_room_of_the_runner_and_trials_do_not(bench, fan_out):
+    b = bench(fan_out, fate=lasting(1), capacity=2)
+    b.runner.waiting_room = 3
+    in_flight, running = [], []
+    b.engine.on_progress = lambda summary: (
+        in_flight.append(b.engine.state.in_flight["fake"]),
+        running.append(summary.running),
+    )
+
+    b.engine.optimize(6)
+
+    assert max(in_flight) == 5
+    assert max(running) == 2
+    assert len(b.optimizer.told) == 6
+
+
 def test_that_the_optimizer_is_not_asked_again_before_a_result_when_it_must_wait(bench, single):
     optimizer = FakeOptimizer(initial=3, parallel=2)
     asked = Counter()

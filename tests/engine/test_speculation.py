@@ -275,6 +275,7 @@ def test_that_a_run_that_is_stopped_cancels_both(bench, speculative):
 
 def test_that_a_job_that_hangs_gets_no_twin_without_a_free_place(bench, speculative):
     b = bench(speculative, fate=world(succeeding(1000), succeeding(1)), capacity=1)
+    b.runner.waiting_room = 5
 
     b.engine.optimize(1)
 

@@ -150,6 +150,25 @@ def test_that_a_job_with_two_cores_takes_two_slots_and_is_not_overtaken(make_ben
     assert (outcomes[wide.label], outcomes[late.label]) == (HasSucceeded({"sum": 3}), HasSucceeded({"sum": 7}))
 
 
+def test_that_waiting_attempts_of_older_trials_go_first(make_bench):
+    bench = make_bench(n_jobs=1)
+    go, mark = str(bench.directory / "go"), str(bench.directory / "mark")
+    blocking = attempt(
+        bench, Function(payloads.wait_for_file), label="blocking", arguments={"path": go, "patience_s": PATIENCE_S}
+    )
+    young = attempt(
+        bench, Function(payloads.wait_for_file), label="young", trial=10, arguments={"path": mark, "patience_s": 0}
+    )
+    old = attempt(bench, Function(payloads.touch), label="old", trial=9, arguments={"path": mark})
+    ids = bench.submit(blocking, young, old)
+
+    bench.wait_until(lambda: bench.runner.poll(ids)["blocking"], lambda seen: seen == IsRunning())
+    Path(go).touch()
+    outcomes = bench.wait_for_end(ids)
+
+    assert outcomes["young"] == HasSucceeded({"found": mark})
+
+
 @pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
 def test_that_numerical_libraries_get_their_share_of_the_cores_unless_the_user_says_so(
     make_bench, monkeypatch, backend

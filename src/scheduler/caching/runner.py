@@ -72,7 +72,7 @@ class CachingRunner(BaseRunner):
         self._is_broken = False
         self.stages_inputs, self.stages_outputs = runner.stages_inputs, runner.stages_outputs
         self.chains_datasets, self.runs_here = runner.chains_datasets, runner.runs_here
-        self.appends_outputs = runner.appends_outputs
+        self.appends_outputs, self.waiting_room = runner.appends_outputs, runner.waiting_room
         for payload in payloads:
             self._keys.look_at(payload)
 

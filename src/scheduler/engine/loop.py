@@ -304,7 +304,7 @@ class Engine:
         self._begin_taken()
         self._start_reserve()
         submissions: dict[str, list[Flight]] = {}
-        for decision in decide(self.state, self._room(), self._mailbox.now()):
+        for decision in decide(self.state, self._room(waiting=True), self._mailbox.now()):
             if not isinstance(decision, Submit):
                 self._carry_out(decision)
             elif self._may_be_submitted(decision.job):
@@ -333,11 +333,15 @@ class Engine:
             case _:
                 assert_never(decision)
 
-    def _room(self) -> dict[str, int | None]:
+    def _room(self, *, waiting: bool = False) -> dict[str, int | None]:
+        """Runner name -> how many more attempts it can run, or, if ``waiting``, can be given; None for any number."""
         room: dict[str, int | None] = {}
         for name, driver in self._drivers.items():
-            taken = self.state.in_flight[name] + self._twins.places(name)
-            room[name] = None if (places := driver.runner.capacity) is None else max(places - taken, 0)
+            runner, taken = driver.runner, self.state.in_flight[name] + self._twins.places(name)
+            places = runner.capacity
+            if places is not None and waiting:
+                places += runner.waiting_room
+            room[name] = None if places is None else max(places - taken, 0)
         return room
 
     def _patience(self) -> float | None:
@@ -383,6 +387,7 @@ class Engine:
             },
             returns_result=step.returns_result,
             cache=step.cache,
+            trial=job.trial,
             follows=next((parent.native_id for parent in self._open_parents(job)), ""),
         )
         return Flight(job, record.attempt, attempt, is_unwanted=record.state is JobState.CANCELLING)

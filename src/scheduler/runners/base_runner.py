@@ -53,6 +53,7 @@ class Attempt:
         follows: The native id of the attempt whose dataset this one reads, when that is not complete yet: the backend
             holds this one back until it is. Empty otherwise.
         cache: Whether a recorded result of an equal attempt may be taken. Runners need not look at it.
+        trial: The trial it belongs to. A backend that has a choice lets older trials, with lower numbers, go first.
     """
 
     label: str
@@ -65,6 +66,7 @@ class Attempt:
     returns_result: bool = True
     follows: str = ""
     cache: bool = False
+    trial: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class BaseRunner(ABC):
     Attributes:
         capacity: How many attempts the engine may have in flight; None when the backend queues by itself. Also bounds
             how many trials run at once when the user does not say.
+        waiting_room: How many more the engine may hand over when all places are taken. They wait in the runner, so that
+            a place that gets free is filled at once, however busy the engine is; older trials go first.
         stages_inputs: Whether attempts may have ``inputs``.
         stages_outputs: Whether attempts may have an ``output``.
         runs_here: Whether its jobs take the cores of this machine and die with the program.
@@ -96,6 +100,7 @@ class BaseRunner(ABC):
     """
 
     capacity: int | None = None
+    waiting_room: int = 0
     stages_inputs: bool = False
     stages_outputs: bool = False
     runs_here: bool = False

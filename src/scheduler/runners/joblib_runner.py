@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ class _Entry:
     """An attempt that was submitted.
 
     Attributes:
+        turn: Which one goes first: the lowest.
         native_id: The runner's name of it.
         slots: Cores it takes.
         order: What is to be run; None while its inputs are staged, and once it has ended.
@@ -48,6 +49,7 @@ class _Entry:
         is_unwanted: Whether it was cancelled.
     """
 
+    turn: tuple[int, int]
     native_id: str
     slots: int
     order: Order | None
@@ -110,13 +112,13 @@ class JobLibRunner(BaseRunner):
         self.n_jobs = n_jobs
         self.backend = backend
         self._slots = _count_slots(n_jobs)
-        self.capacity = self._slots
+        self.capacity = self.waiting_room = self._slots
         self._config = _parse_config(config or {})
         self._staging = InputStaging(choose_catalogue(config or {}))
         self._serial = itertools.count(1)
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
-        self._queue: deque[_Entry] = deque()
+        self._queue: list[_Entry] = []
         self._free = self._slots
         self._workshop: Workshop | None = None
 
@@ -231,11 +233,13 @@ class JobLibRunner(BaseRunner):
             order = None if attempt.inputs else workshop.make_order(attempt)
         except (ConfigurationError, OSError) as error:
             return _not_submitted(attempt, error)
-        entry = _Entry(f"{os.getpid()}.{next(self._serial)}", attempt.resources.cores or 1, order, IsQueued())
+        serial = next(self._serial)
+        slots = attempt.resources.cores or 1
+        entry = _Entry((attempt.trial, serial), f"{os.getpid()}.{serial}", slots, order, IsQueued())
         with self._lock:
             self._entries[attempt.label] = entry
             if order is not None:
-                self._queue.append(entry)
+                self._enqueue(entry)
         if order is None:
             self._staging.start(attempt, lambda outcome: self._note_staged(entry, outcome, workshop))
         return entry.native_id
@@ -254,18 +258,22 @@ class JobLibRunner(BaseRunner):
                 entry.observation = HasFailed(outcome)
             else:
                 entry.order = order
-                self._queue.append(entry)
+                self._enqueue(entry)
         self._start_waiting(workshop)
         self.wake()
 
+    def _enqueue(self, entry: _Entry) -> None:
+        bisect.insort(self._queue, entry, key=lambda each: each.turn)
+
     def _start_waiting(self, workshop: Workshop) -> None:
-        """Start what there is room for, first come first served: narrow jobs do not overtake a wide one for ever."""
+        """Start what there is room for, by turns: narrow jobs do not overtake a wide one for ever."""
         while (entry := self._take_next()) is not None:
             order = entry.order
             assert order is not None  # noqa: S101 - it has not ended
             outcome = _start(order, workshop)
             if outcome is not None:
                 self._settle(order.key, outcome)
+                self.wake()
             elif entry.is_unwanted:  # cancelled while it was being handed over
                 workshop.kill(order.key, WasCancelled())
 
@@ -273,7 +281,7 @@ class JobLibRunner(BaseRunner):
         with self._lock:
             if not self._queue or self._queue[0].slots > self._free:
                 return None
-            entry = self._queue.popleft()
+            entry = self._queue.pop(0)
             self._free -= entry.slots
             return entry
 
@@ -294,13 +302,13 @@ class JobLibRunner(BaseRunner):
             workshop = self._workshop
         if workshop is not None:
             self._start_waiting(workshop)
+        self.wake()  # last: the engine, once awake, may hold the interpreter, and the place would stay empty meanwhile
 
     def _settle(self, label: str, outcome: Observation) -> None:
         with self._lock:
             entry = self._entries[label]
             entry.observation, entry.order = outcome, None
             self._free += entry.slots
-        self.wake()
 
 
 def _start(order: Order, workshop: Workshop) -> Observation | None:
