@@ -114,12 +114,10 @@ def _type_name(value: Any) -> str:
 
 
 def write_json(path: str, data: Any) -> None:
-    """Write a file that is either absent or complete."""
+    """Write a file. That it is complete is said by the exit code of the process, not by its being there."""
     text = json.dumps(data)
-    unfinished = f"{path}.{os.getpid()}.tmp"
-    with open(unfinished, "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write(text)
-    os.replace(unfinished, path)
 
 
 # -------------------------------------------------------------------------------------------------- loading functions

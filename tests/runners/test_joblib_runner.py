@@ -330,8 +330,8 @@ def test_that_the_directory_tells_what_was_run_and_what_came_out(make_bench):
     )
 
     first, second = (bench.directory / "trials" / "7" / "sim" / label for label in ("a1", "a2"))
-    assert sorted(path.name for path in first.iterdir()) == ["command.txt", "log.txt", "parameters.json", "result.json"]
-    assert (first / "command.txt").read_text() == "echo(value=1.5)\n"
+    assert sorted(path.name for path in first.iterdir()) == ["log.txt", "parameters.json", "result.json"]
+    assert json.loads((first / "parameters.json").read_text()) == {"value": 1.5}
     assert json.loads((first / "result.json").read_text()) == {"value": 1.5}
     assert json.loads((second / "parameters.json").read_text())["values"] == {"(('eta', 0.1),)": 2.0}
 

@@ -15,20 +15,23 @@ COMMAND_FILE = "command.txt"
 LOG_FILE = "log.txt"
 
 
-def write_attempt_files(attempt: Attempt, directory: Path, *, command: str) -> None:
+def write_attempt_files(attempt: Attempt, directory: Path, *, command: str | None) -> None:
     """Make the attempt's directory and write its arguments and its command line there.
+
+    Every file counts: to make one takes longer than all else that the program does for a job.
 
     Args:
         attempt: The attempt.
         directory: Its directory, absolute.
-        command: What is run, as a person would type it.
+        command: What is run, as a person would type it; None when the arguments say it all.
     """
     directory.mkdir(parents=True, exist_ok=True)
     parameters = json.dumps(as_readable(attempt.arguments), indent=2) + "\n"
     (directory / PARAMETERS_FILE).write_text(parameters, encoding="utf-8")
     if not isinstance(attempt.payload, Function):
         (directory / SCRIPT_PARAMETERS_FILE).write_text(parameters, encoding="utf-8")
-    (directory / COMMAND_FILE).write_text(f"{command}\n", encoding="utf-8")
+    if command is not None:
+        (directory / COMMAND_FILE).write_text(f"{command}\n", encoding="utf-8")
 
 
 def describe_call(function: Function, arguments: Mapping[str, object]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from scheduler.core.failures import Cause
 from scheduler.core.observations import HasFailed, Observation, WasCancelled
 from scheduler.core.specs import Container, Function, Payload, Script
-from scheduler.runners.attempt_files import LOG_FILE, describe_call, write_attempt_files
+from scheduler.runners.attempt_files import LOG_FILE, write_attempt_files
 from scheduler.runners.base_runner import Attempt
 from scheduler.runners.commands import (
     PARAMETERS_VARIABLE,
@@ -127,11 +127,11 @@ class Workshop:
             thread.join()
         self._surroundings.close()
 
-    def _target(self, attempt: Attempt, directory: Path) -> tuple[Target, str]:
-        """What to run, and how a person would write it."""
+    def _target(self, attempt: Attempt, directory: Path) -> tuple[Target, str | None]:
+        """What to run, and how a person would type it, if that is more than its arguments."""
         match attempt.payload:
             case Function(call=call) as function:
-                return self._backend.prepare(call, function.name), describe_call(function, attempt.arguments)
+                return self._backend.prepare(call, function.name), None
             case Script() as script:
                 argv = script_argv(script)
             case Container() as container:
