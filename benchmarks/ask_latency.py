@@ -14,7 +14,7 @@ from scheduler.core.specs import Function, StepSpec, WorkflowSpec
 from scheduler.engine import Engine, EngineSettings
 from scheduler.testing import FakeOptimizer, FakeRunner, Fate, MemoryRun
 
-THINKS_S, JOB_S, PLACES, TRIALS = 0.5, 4.0, 4, 15
+THINKS_S, JOB_S, PLACES, TRIALS = 0.5, 4.0, 4, 16
 
 
 class Thinker(FakeOptimizer):

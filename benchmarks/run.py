@@ -36,11 +36,9 @@ SCRIPTS = (
     ("heterogeneous", "64", "ours"),
     ("heterogeneous", "64", "plain loky"),
     ("heterogeneous", "64", "dask.distributed"),
-    ("heterogeneous", "64", "parsl"),
     ("ask_latency",),
     ("torch_threads",),
-    ("many_jobs", "10000"),
-    ("many_jobs", "100000"),
+    ("many_jobs", "10000", "100000"),
     ("store",),
     ("resume",),
 )

@@ -14,7 +14,7 @@ from figures import state
 
 from scheduler.optimizer import adapt
 
-TRIALS, ROUNDS = 25, 3
+TRIALS, ROUNDS = 25, 2
 
 
 def spin():
@@ -67,7 +67,7 @@ if __name__ == "__main__":
     cores = os.cpu_count() or 1
     with busy_cores():
         rounds = [(seconds(optimizer, 1), seconds(optimizer, cores)) for _ in range(ROUNDS)]
-    one, all_of_them = (statistics.median(column) for column in zip(*rounds, strict=True))
+    one, all_of_them = (statistics.mean(column) for column in zip(*rounds, strict=True))
     state("a candidate while jobs keep the cores busy, one torch thread", one, "s")
     state(f"a candidate while jobs keep the cores busy, {cores} torch threads", all_of_them, "s")
-    state("one torch thread against all", one / all_of_them, note=f"median of {ROUNDS} rounds")
+    state("one torch thread against all", one / all_of_them, note=f"means of {ROUNDS} rounds")

@@ -24,7 +24,7 @@ _TITLES = {
 def write_report(results: Path, here: Path) -> list[str]:
     """Write the report beside the program and the plots into the directory above; returns the missed targets."""
     missed: list[str] = []
-    lines = ["# Closure tests", "", _machine(), ""]
+    lines = ["# Closure tests", "", f"{_machine()} {_commits(results)}", ""]
     for name, title in _TITLES.items():
         pairs = list(_pairs(results, name))
         if pairs:
@@ -36,6 +36,12 @@ def write_report(results: Path, here: Path) -> list[str]:
     lines += ["## Targets", "", *([f"* missed: {line}" for line in missed] or ["All are met."]), ""]
     (here / "RESULTS.md").write_text("\n".join(lines))
     return missed
+
+
+def _commits(results: Path) -> str:
+    """Which versions were measured."""
+    facts = [json.loads(file.read_text()) for file in (*results.glob("*-ours.json"), *results.glob("detector.json"))]
+    return f"Measured at {', '.join(sorted({fact['commit'] for fact in facts}))}."
 
 
 def _pairs(results: Path, name: str) -> Iterator[tuple[int, list[dict[str, Any]], dict[str, Any]]]:

@@ -26,7 +26,7 @@ from scheduler.run_view import RunView
 
 HERE = Path(__file__).parent
 RESULTS = HERE / ".results"
-SEEDS = {"dtlz2": range(5), "branincurrin": range(3), "c2dtlz2": range(3)}
+SEEDS = {"dtlz2": range(5), "branincurrin": range(3), "c2dtlz2": range(5)}
 MOST = {"dtlz2": 120, "branincurrin": 86, "c2dtlz2": 60}
 KILL_AFTER = 16
 """Trials that are told before the program is killed."""
@@ -65,7 +65,14 @@ def run_ours(name: str, seed: int) -> None:
             kills += 1
     if program.returncode:
         raise RuntimeError(f"{name}, seed {seed}: the program failed, see {name}-{seed}-ours.log")
-    output.write_text(json.dumps({"kills": kills, "took_s": time.time() - start, **what_came_of(name, run)}))
+    facts = {"commit": commit(), "kills": kills, "took_s": time.time() - start}
+    output.write_text(json.dumps({**facts, **what_came_of(name, run)}))
+
+
+def commit() -> str:
+    """Which version was measured, with ``-dirty`` behind it when files differ."""
+    command = ["git", "-C", HERE, "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def trials_of(run: Path, condition: str = "1") -> int:
@@ -126,7 +133,7 @@ def main(names: list[str]) -> int:
     if "detector" in names:
         output = RESULTS / "detector.json"
         if not output.exists():
-            output.write_text(json.dumps(measure_detector(RESULTS / "detector")))
+            output.write_text(json.dumps({"commit": commit(), **measure_detector(RESULTS / "detector")}))
         print("detector: done", flush=True)
     missed = write_report(RESULTS, HERE)
     for line in missed:
