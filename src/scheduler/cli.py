@@ -112,6 +112,10 @@ def status(run: Path) -> None:
     with _view(run) as view:
         counts = view.trial_counts()
         console.print(f"[bold]{view.about.get('experiment')}[/bold] in {view.path}: {_activity(view)}")
+        if "reanalysis" in view.about:
+            from scheduler.reanalysis import plan_of
+
+            console.print(f"begun by {plan_of(view.about)}", markup=False)
         console.print(
             f"trials: {counts.get(TrialState.COMPLETED, 0)} completed, {_failed(counts)} failed, "
             f"{_infeasible(counts)}{_under_way(counts)} under way"
@@ -471,14 +475,15 @@ def _echo_whereabouts(jobs: list[JobView]) -> None:
 def _steps_table(view: RunView) -> Any:  # noqa: ANN401 - rich is imported late
     from rich.table import Table
 
-    table = Table("step", "queued", "running", "done", "failed", box=None, header_style="bold")
+    table = Table("step", "queued", "running", "done", "failed", "stopped", box=None, header_style="bold")
     for step, counts in view.step_counts().items():
         table.add_row(
             step,
             str(_sum(counts, JobState.SUBMITTING, JobState.QUEUED, JobState.RETRYING)),
             str(_sum(counts, JobState.RUNNING, JobState.CANCELLING)),
             str(_sum(counts, JobState.COMPLETED)),
-            str(_sum(counts, JobState.FAILED, JobState.CANCELLED, JobState.INFEASIBLE)),
+            str(_sum(counts, JobState.FAILED)),
+            str(_sum(counts, JobState.CANCELLED, JobState.INFEASIBLE)),
         )
     return table
 

@@ -53,8 +53,8 @@ def test_that_status_is_one_screen_with_everything(run):
     assert "best: objective 3 in trial 0" in output
     assert "1 jobs failed by exception, for example: ValueError: no beam" in output
     assert [line.split() for line in output.splitlines() if line.split()[0] in {"sim", "end"}] == [
-        ["sim", "0", "0", "6", "2"],
-        ["end", "0", "0", "3", "1"],
+        ["sim", "0", "0", "6", "1", "1"],
+        ["end", "0", "0", "3", "0", "1"],
     ]
 
 
