@@ -36,6 +36,8 @@ _RUN = click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 _LOG_TAIL_LINES = 30
 _FOLLOW_EVERY_S = 0.5
 _WIDTH_OF_A_FILE = 200
+_LONGEST_DETAIL = 300
+"""Characters of one value in a line of ``scheduler events``; Ax's account of a candidate has thousands."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -518,8 +520,12 @@ def _event_line(number: int, event: Event) -> str:
     subject = str(event.job) if isinstance(event, JobEvent) else f"trial {event.trial}"
     skipped = {"kind", "version", "job", "trial", "at"}
     details = {name: value for name, value in encode(event).items() if name not in skipped and value not in (None, "")}
-    words = " ".join(f"{name}={json.dumps(value)}" for name, value in details.items())
+    words = " ".join(f"{name}={_shortened(json.dumps(value))}" for name, value in details.items())
     return f"{number:6d} {at} {subject}: {type(event).__name__} {words}".rstrip()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_DETAIL else f"{text[:_LONGEST_DETAIL]}... (all of it with --json)"
 
 
 def _echo_tail(path: Path) -> None:

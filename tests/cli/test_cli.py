@@ -128,6 +128,20 @@ def test_that_events_are_lines_or_json_and_of_one_trial_if_wanted(run):
     assert len(objects) < len(lines)
 
 
+def test_that_a_long_value_is_cut_in_a_line_and_whole_in_json(run):
+    long = "x" * 5000
+    with run.store._transaction() as connection:
+        connection.execute(
+            "UPDATE events SET body = json_set(body, '$.origin', ?) WHERE kind = 'TrialStarted'", (long,)
+        )
+
+    line = next(line for line in call("events", run.path).output.splitlines() if "TrialStarted" in line)
+
+    assert "--json" in line
+    assert len(line) < 600
+    assert long in call("events", run.path, "--json").output
+
+
 def test_that_followed_events_come_as_they_happen(run):
     command = [sys.executable, "-m", "scheduler.cli", "events", str(run.path), "--follow"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
