@@ -36,6 +36,8 @@ _RUN = click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 _LOG_TAIL_LINES = 30
 _FOLLOW_EVERY_S = 0.5
 _WIDTH_OF_A_FILE = 200
+_LONGEST_DETAIL = 300
+"""Characters of one value in a line of ``scheduler events``; Ax's account of a candidate has thousands."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -112,6 +114,10 @@ def status(run: Path) -> None:
     with _view(run) as view:
         counts = view.trial_counts()
         console.print(f"[bold]{view.about.get('experiment')}[/bold] in {view.path}: {_activity(view)}")
+        if "reanalysis" in view.about:
+            from scheduler.reanalysis import plan_of
+
+            console.print(f"begun by {plan_of(view.about)}", markup=False)
         console.print(
             f"trials: {counts.get(TrialState.COMPLETED, 0)} completed, {_failed(counts)} failed, "
             f"{_infeasible(counts)}{_under_way(counts)} under way"
@@ -471,14 +477,15 @@ def _echo_whereabouts(jobs: list[JobView]) -> None:
 def _steps_table(view: RunView) -> Any:  # noqa: ANN401 - rich is imported late
     from rich.table import Table
 
-    table = Table("step", "queued", "running", "done", "failed", box=None, header_style="bold")
+    table = Table("step", "queued", "running", "done", "failed", "stopped", box=None, header_style="bold")
     for step, counts in view.step_counts().items():
         table.add_row(
             step,
             str(_sum(counts, JobState.SUBMITTING, JobState.QUEUED, JobState.RETRYING)),
             str(_sum(counts, JobState.RUNNING, JobState.CANCELLING)),
             str(_sum(counts, JobState.COMPLETED)),
-            str(_sum(counts, JobState.FAILED, JobState.CANCELLED, JobState.INFEASIBLE)),
+            str(_sum(counts, JobState.FAILED)),
+            str(_sum(counts, JobState.CANCELLED, JobState.INFEASIBLE)),
         )
     return table
 
@@ -513,8 +520,12 @@ def _event_line(number: int, event: Event) -> str:
     subject = str(event.job) if isinstance(event, JobEvent) else f"trial {event.trial}"
     skipped = {"kind", "version", "job", "trial", "at"}
     details = {name: value for name, value in encode(event).items() if name not in skipped and value not in (None, "")}
-    words = " ".join(f"{name}={json.dumps(value)}" for name, value in details.items())
+    words = " ".join(f"{name}={_shortened(json.dumps(value))}" for name, value in details.items())
     return f"{number:6d} {at} {subject}: {type(event).__name__} {words}".rstrip()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_DETAIL else f"{text[:_LONGEST_DETAIL]}... (all of it with --json)"
 
 
 def _echo_tail(path: Path) -> None:

@@ -312,7 +312,7 @@ def _steps_table(steps: Mapping[str, JobCounts]) -> Table:
     return table
 
 
-_CONDITIONS = ("waiting", "queued", "running", "done", "failed")
+_CONDITIONS = ("waiting", "queued", "running", "done", "failed", "stopped")
 
 
 def _counts_in_words(counts: JobCounts) -> str:

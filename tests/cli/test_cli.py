@@ -53,8 +53,8 @@ def test_that_status_is_one_screen_with_everything(run):
     assert "best: objective 3 in trial 0" in output
     assert "1 jobs failed by exception, for example: ValueError: no beam" in output
     assert [line.split() for line in output.splitlines() if line.split()[0] in {"sim", "end"}] == [
-        ["sim", "0", "0", "6", "2"],
-        ["end", "0", "0", "3", "1"],
+        ["sim", "0", "0", "6", "1", "1"],
+        ["end", "0", "0", "3", "0", "1"],
     ]
 
 
@@ -126,6 +126,20 @@ def test_that_events_are_lines_or_json_and_of_one_trial_if_wanted(run):
     assert objects[0]["kind"] == "TrialStarted"
     assert {o["job"][0] if "job" in o else o["trial"] for o in objects} == {2}
     assert len(objects) < len(lines)
+
+
+def test_that_a_long_value_is_cut_in_a_line_and_whole_in_json(run):
+    long = "x" * 5000
+    with run.store._transaction() as connection:
+        connection.execute(
+            "UPDATE events SET body = json_set(body, '$.origin', ?) WHERE kind = 'TrialStarted'", (long,)
+        )
+
+    line = next(line for line in call("events", run.path).output.splitlines() if "TrialStarted" in line)
+
+    assert "--json" in line
+    assert len(line) < 600
+    assert long in call("events", run.path, "--json").output
 
 
 def test_that_followed_events_come_as_they_happen(run):

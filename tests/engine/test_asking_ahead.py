@@ -12,7 +12,7 @@ from scheduler.core.failures import Cause, Failure
 from scheduler.core.observations import HasFailed
 from scheduler.core.states import TrialState
 from scheduler.engine import Engine, EngineSettings, World
-from scheduler.errors import GenerationError
+from scheduler.errors import GenerationError, TooManyFailuresError
 from scheduler.testing import FakeOptimizer, FakeRunner, Fate, InlineLane, MemoryRun, SimulatedMailbox
 from scheduler.testing.fake_runner import call_it
 
@@ -282,6 +282,23 @@ def test_that_completions_commits_cancelling_and_progress_go_on_while_a_model_is
     assert optimizer.was_in_time
     assert sorted(optimizer.told) == [0, 2, 3]
     assert sorted(optimizer.failed) == [1]
+
+
+def test_that_the_optimizer_is_left_alone_when_the_run_gives_up(single):
+    def fate(attempt):
+        return Fate(HasFailed(Failure(Cause.EXCEPTION, "boom")), running_s=10.0)
+
+    stage = Stage(single, thinks_s=8.0, max_parallel_trials=2, fate=fate, failure_rate=0.0, min_failed_trials=1)
+    with pytest.raises(TooManyFailuresError):
+        stage.engine.optimize(9)
+    calls = list(stage.optimizer.calls)
+
+    for _ in range(5):
+        for news in stage.mailbox.take(50.0):
+            news()
+
+    assert "prepare" in calls
+    assert stage.optimizer.calls == calls
 
 
 def test_that_failed_trials_make_nothing_stale(single):

@@ -80,6 +80,26 @@ def test_that_a_failed_trial_cancels_its_running_jobs_and_frees_their_places(ben
     assert not +b.engine.state.in_flight
 
 
+def test_that_jobs_are_cancelled_when_the_backend_answers_again_if_it_did_not_at_first(bench, fan_out):
+    def fate(attempt):
+        return failing() if attempt.arguments.get("p") == 1 else lasting(1000)(attempt)
+
+    b = bench(fan_out, fate=fate)
+    honest, outages = b.runner.cancel, iter([1, 2, 3])
+
+    def cancel(attempts):
+        if next(outages, None) is not None:
+            raise RunnerUnavailableError("no route to host")
+        honest(attempts)
+
+    b.runner.cancel = cancel
+    b.engine.optimize(1)
+    b.engine.run_until(lambda: not b.engine.state.live)
+
+    assert len(b.runner.cancelled) == 2
+    assert b.mailbox.now() < 1_000_100
+
+
 def test_that_other_trials_go_on_when_one_fails(bench, single):
     b = bench(single, fate=lambda a: failing() if a.arguments["x"] == 2 else call_it(a))
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from tests.facade.conftest import make_client
 from tests.store.runs import WORKFLOW, FakeAxOptimizer, make_run
 
 from scheduler import Infeasible, MultiStepsFunction, TrialState, reanalysing
+from scheduler.cli import main
 from scheduler.core.specs import Dependency, DependencyMap, Function, Output, StepSpec, WorkflowSpec
 from scheduler.errors import ConfigurationError, DatasetError
 from scheduler.identity import identity_of
@@ -233,6 +235,19 @@ def test_that_fewer_trials_than_there_are_re_analyse_all_of_them(program, order)
     second.run_optimization(max_trials=1)
 
     assert sorted(second.trials) == [0, 1, 2]
+
+
+def test_that_status_says_what_a_re_analysis_began_with(program, order):
+    first = program(steps(simulate, sum_of))
+    first.run_optimization(max_trials=2)
+    order(first.run_directory)
+    second = program(steps(refuse_to_simulate, sum_of))
+    second.run_optimization(max_trials=2)
+
+    of_first, of_second = (CliRunner().invoke(main, ["status", str(each.run_directory)]) for each in (first, second))
+
+    assert f"re-analysing 2 of 2 trials of {first.run_directory} from 'merge'" in " ".join(of_second.output.split("\n"))
+    assert "re-analysing" not in of_first.output
 
 
 def simulate_where_possible(x, y, p):

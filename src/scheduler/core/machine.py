@@ -472,7 +472,7 @@ def _wind_up(trial: TrialRecord) -> Iterator[Decision]:
         yield Tell(trial.index)
     if trial.is_settled:
         return
-    reason = f"trial {trial.index} has {trial.state}"
+    reason = f"trial {trial.index} is over: {trial.state}"
     for record in trial.jobs.values():
         if record.state in {JobState.WAITING, JobState.RETRYING}:
             yield Drop(record.id, reason)

@@ -15,7 +15,8 @@ class JobCounts:
         queued: Submitted, not yet running.
         running: Running.
         done: Completed.
-        failed: Failed for good, cancelled, or found the design infeasible.
+        failed: Failed for good.
+        stopped: Cancelled, for example with their trial, or found the design infeasible.
     """
 
     waiting: int = 0
@@ -23,6 +24,7 @@ class JobCounts:
     running: int = 0
     done: int = 0
     failed: int = 0
+    stopped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

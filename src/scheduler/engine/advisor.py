@@ -98,7 +98,7 @@ class Advisor:
         self.constrained_metrics = optimizer.constrained_metrics
         self._save_at = float("-inf")
         self._can_be_saved = True
-        self._adoptions = self._consultations = 0  # calls whose answers are not here yet
+        self._calls = self._adoptions = self._consultations = 0  # whose answers are not here yet
         self._next_index = -1
 
     def ask(self, then: Callable[[Advice], None], otherwise: Callable[[Exception], None]) -> None:
@@ -146,6 +146,16 @@ class Advisor:
             otherwise(error)
 
         self._call(prepare, answered, failed)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the optimizer is called, or will be: only we may use it then."""
+        return self._calls > 0
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether a candidate is being computed, for now or ahead."""
+        return self.is_asking or self.is_preparing
 
     @property
     def can_start(self) -> bool:
@@ -245,7 +255,16 @@ class Advisor:
             with self._optimizer.at_work():
                 return work()
 
-        self._lane.call(at_work, then, otherwise)
+        def answered(value: T) -> None:
+            self._calls -= 1
+            then(value)
+
+        def failed(error: Exception) -> None:
+            self._calls -= 1
+            otherwise(error)
+
+        self._calls += 1
+        self._lane.call(at_work, answered, failed)
 
     def _if_complete(self, snapshot: str | None) -> str | None:
         """The snapshot, unless a trial has been started meanwhile that it does not have: it would be missing later."""

@@ -77,6 +77,10 @@ class RunnerDriver:
         self._name, self._lane, self._mailbox, self._settings, self._sink = name, lane, mailbox, settings, sink
         self._flights: dict[str, Flight] = {}
         self._unsure: dict[str, Flight] = {}
+        self._to_cancel: set[str] = set()
+        """Attempts that the backend was asked to stop when it did not answer."""
+        self._cancel_pause = 0.0
+        self._cancel_at = 0.0
         self._is_polling = self._is_asking = self._is_rung = False
         self._pause = settings.poll_min_s
         self._outage_pause = 0.0
@@ -100,13 +104,17 @@ class RunnerDriver:
         self._ask_at = self._mailbox.monotonic()
 
     def cancel(self, labels: Iterable[str]) -> None:
-        """Ask the backend to stop attempts. What it says about them later is the confirmation."""
+        """Ask the backend to stop attempts, until it has been told. What it says later is the confirmation."""
         flights = [flight for label in labels if (flight := self._flights.get(label)) is not None]
         for flight in flights:
             flight.is_unwanted = True
         known = {flight.attempt.label: flight.native_id for flight in flights if flight.native_id is not None}
         if known:
-            self._lane.call(lambda: self.runner.cancel(known), lambda _: self._ring_now(), self._trouble)
+            self._lane.call(
+                lambda: self.runner.cancel(known),
+                lambda _: self._cancellation_taken(),
+                lambda error: self._not_cancelled(known, error),
+            )
 
     def forget(self, label: str) -> None:
         """Take no more interest in an attempt."""
@@ -134,11 +142,16 @@ class RunnerDriver:
             deadlines.append(self._ask_at)
         if self._confirmed() and not self._is_polling:
             deadlines.append(self._look_at)
+        if self._to_cancel:
+            deadlines.append(self._cancel_at)
         return min(deadlines, default=None)
 
     def tick(self) -> None:
         """Do what is due."""
         now = self._mailbox.monotonic()
+        if self._to_cancel and now >= self._cancel_at:
+            labels, self._to_cancel = self._to_cancel, set()
+            self.cancel(sorted(labels))
         if self._unsure and not self._is_asking and now >= self._ask_at:
             self._ask()
         if not self._is_polling and (self._is_rung or now >= self._look_at) and self._confirmed():
@@ -156,6 +169,17 @@ class RunnerDriver:
     def _ring_now(self) -> None:
         self._is_rung = True
         self.tick()
+
+    def _cancellation_taken(self) -> None:
+        self._cancel_pause = 0.0
+        self._ring_now()
+
+    def _not_cancelled(self, labels: Iterable[str], error: Exception) -> None:
+        self._trouble(error)
+        if getattr(error, "transient", False):
+            self._cancel_pause = _longer(self._cancel_pause)
+            self._cancel_at = self._mailbox.monotonic() + self._cancel_pause
+            self._to_cancel.update(labels)
 
     # Submission -----------------------------------------------------------------------------------------------------
 
@@ -295,7 +319,7 @@ class RunnerDriver:
 
     def _trouble(self, error: Exception) -> None:
         is_new = self._outage_pause == 0
-        self._outage_pause = min(max(self._outage_pause * 2, 1.0), 60.0)
+        self._outage_pause = _longer(self._outage_pause)
         level = logging.WARNING if is_new else logging.DEBUG
         logger.log(
             level,
@@ -311,3 +335,8 @@ class RunnerDriver:
         if self._outage_pause:
             logger.info("%s answers again", self._name)
         self._outage_pause = 0.0
+
+
+def _longer(pause: float) -> float:
+    """The pause after this one while a backend does not answer, in seconds."""
+    return min(max(pause * 2, 1.0), 60.0)

@@ -244,9 +244,9 @@ class Engine:
         while True:
             for news in self._mailbox.take(timeout):
                 news()
-            self._act()
             if self._stop_reason is not None:
                 self._wind_down()
+            self._act()
             if is_done() and not self._advisor.is_asking:
                 break
             if self._mailbox.monotonic() >= self._commit_at:
@@ -286,7 +286,7 @@ class Engine:
             steps={step: _job_counts(counts) for step, counts in self.state.step_counts.items()},
             phase=self._advisor.standing.phase,
             best=self._advisor.standing.best,
-            activity="generating a candidate" if self._advisor.is_asking or self._advisor.is_preparing else "",
+            activity="generating a candidate" if self._advisor.is_thinking else "",
             common_failure=common[0][0] if common else "",
             links=tuple(islice(self._links(), _LINKS_SHOWN)),
         )
@@ -568,7 +568,7 @@ class Engine:
 
     def _ask(self) -> None:
         advisor = self._advisor
-        if advisor.is_asking or advisor.is_preparing or advisor.telling or not self._wanted or self._is_taking():
+        if advisor.is_thinking or advisor.telling or not self._wanted or self._is_taking():
             return
         if self._must_wait:
             if not self._open_trials():
@@ -738,7 +738,7 @@ class Engine:
         for driver in self._drivers.values():
             driver.cancel(driver.labels)
         give_up = self._mailbox.monotonic() + self.settings.stop_patience_s
-        while any(driver.labels for driver in self._drivers.values()) and self._mailbox.monotonic() < give_up:
+        while self._is_busy() and self._mailbox.monotonic() < give_up:
             for driver in self._drivers.values():
                 driver.tick()
             for news in self._mailbox.take(0.1):
@@ -746,6 +746,11 @@ class Engine:
         self._commit()
         self._report(force=True)
         raise self._error or OptimizationInterrupted(self._stop_reason)
+
+    def _is_busy(self) -> bool:
+        """Whether something goes on that a caller, who goes on after our exception, could get into the way of."""
+        is_in_use = self._error is not None and self._advisor.is_busy
+        return is_in_use or any(driver.labels for driver in self._drivers.values())
 
     def _report(self, *, force: bool = False) -> None:
         now = self._mailbox.monotonic()
@@ -776,5 +781,6 @@ def _job_counts(counts: Mapping[JobState, int]) -> JobCounts:
         queued=counts[JobState.SUBMITTING] + counts[JobState.QUEUED],
         running=counts[JobState.RUNNING] + counts[JobState.CANCELLING],
         done=counts[JobState.COMPLETED],
-        failed=counts[JobState.FAILED] + counts[JobState.CANCELLED] + counts[JobState.INFEASIBLE],
+        failed=counts[JobState.FAILED],
+        stopped=counts[JobState.CANCELLED] + counts[JobState.INFEASIBLE],
     )
