@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from figures import state
 from problems import objective, sobol_client
 
-TRIALS, WORKERS, REPEATS = 50, 2, 7
+TRIALS, WORKERS, REPEATS = 50, 2, 5
 
 
 def by_hand() -> tuple[float, float]:

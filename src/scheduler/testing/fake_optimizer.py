@@ -131,9 +131,8 @@ class FakeOptimizer:
 
     def adopt(self, candidate: Candidate, origin: str | None) -> None:  # noqa: ARG002
         """See :meth:`scheduler.optimizer.Optimizer.adopt`."""
-        if candidate in self._candidates:
-            return
-        made = self.attach(candidate.parameters)
+        is_there = candidate.index < len(self._candidates)
+        made = self._candidates[candidate.index] if is_there else self.attach(candidate.parameters)
         assert made == candidate, f"{candidate} was adopted as {made}"  # noqa: S101
 
     def _require_running(self, index: int) -> None:
