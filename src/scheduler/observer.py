@@ -69,9 +69,9 @@ class Observer:
             "os.remove": self._see_write,
             "os.rmdir": self._see_write,
             "os.truncate": self._see_write,
-            "os.rename": self._see_rename,
-            "os.link": self._see_rename,
-            "os.symlink": self._see_rename,
+            "os.rename": self._see_made,
+            "os.link": self._see_made,
+            "os.symlink": self._see_made,
             "os.listdir": self._see_read,
             "os.scandir": self._see_read,
             "os.chdir": self._see_read,
@@ -111,6 +111,9 @@ class Observer:
     def _see_open(self, path: Any, _mode: Any, flags: int) -> None:
         is_write = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
         (self._see_write if is_write else self._see_read)(path)
+        name = _as_text(path) if is_write else None
+        if name is not None and self._is_outcome(_absolute(name)):
+            self._note_use(os.path.dirname(name))  # the last file that a job's process opens
 
     def _see_read(self, path: Any, *_: Any) -> None:
         asked = _as_text(path)
@@ -139,10 +142,7 @@ class Observer:
         elif is_ours or self._is_foreign(full):
             self._note_touch("write", full, asked)
 
-    def _see_rename(self, _source: Any, target: Any, *_: Any) -> None:
-        name = _as_text(target)
-        if name is not None and os.path.basename(name) in _RESULT_FILES:
-            self._note_use(os.path.dirname(name))  # the last thing that a job's process does
+    def _see_made(self, _source: Any, target: Any, *_: Any) -> None:
         self._see_write(target)
 
     def _see_library(self, name: Any) -> None:
@@ -190,6 +190,15 @@ class Observer:
         allowed = max((len(root) for root in (*self._own, *self._known) if _is_below(real, root)), default=0)
         at_home = max((len(root) for root in self._here if _is_below(real, root)), default=-1)
         return allowed == 0 or at_home > allowed
+
+    def _is_outcome(self, full: str) -> bool:
+        """Whether it is the worker's own file of how the job went, not a file of that name which the job writes."""
+        return (
+            os.path.basename(full) in _RESULT_FILES
+            and self._inside(full) is None
+            and any(_is_below(full, root) for root in self._own)
+            and self._where(sys._getframe())["file"] is None  # noqa: SLF001 - nothing shipped is on the stack
+        )
 
     def _look_at_home(self, asked: str, full: str) -> None:
         """Note a file that the job does not find and that exists where the program was started."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -486,6 +487,20 @@ def test_that_a_sound_project_has_no_findings_and_its_use_is_told_beside_the_lim
     assert "of 600 s" in used[0].message
     assert "of 900 MB" in used[0].message
     assert not (project.directory / "scheduler_runs").exists()
+
+
+def test_that_a_file_named_like_a_result_which_the_job_writes_is_not_the_end_of_the_job(project):
+    functions = (
+        "import time\n\n\ndef objective(x):\n    Path('result.json').write_text('{}')\n    time.sleep(0.5)\n"
+        "    return {'loss': x}"
+    )
+    project.write("program.py", program_text(functions, runner="service='panda', max_walltime=600"))
+
+    outcome = project.rehearse()
+
+    (used,) = [each for each in outcome.findings if each.kind is Kind.USE and each.step == "objective"]
+    assert used.message.startswith("1 job at most")
+    assert float(re.search(r"([\d.]+) of 600 s", used.message)[1]) >= 0.5
 
 
 def test_that_one_trial_runs_whatever_the_program_asks_for(project):
