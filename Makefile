@@ -38,6 +38,7 @@ bench: $(BENCH_READY) ## measure beside the peers, in ten minutes; the figures a
 	$(BIN)/python benchmarks/run.py
 
 closure: $(BENCH_READY) ## optimize known problems beside a bare loop of Ax, in an hour; writes benchmarks/closure/RESULTS.md
+	$(MAKE) VENV=.cache/plain install
 	$(BIN)/python benchmarks/closure/run.py
 
 constraints: ## write constraints.txt anew from the newest versions that fit pyproject.toml
