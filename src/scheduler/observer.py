@@ -69,9 +69,9 @@ class Observer:
             "os.remove": self._see_write,
             "os.rmdir": self._see_write,
             "os.truncate": self._see_write,
-            "os.rename": self._see_made,
-            "os.link": self._see_made,
-            "os.symlink": self._see_made,
+            "os.rename": self._see_rename,
+            "os.link": self._see_rename,
+            "os.symlink": self._see_rename,
             "os.listdir": self._see_read,
             "os.scandir": self._see_read,
             "os.chdir": self._see_read,
@@ -112,7 +112,7 @@ class Observer:
         is_write = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
         (self._see_write if is_write else self._see_read)(path)
         name = _as_text(path) if is_write else None
-        if name is not None and self._is_outcome(_absolute(name)):
+        if name is not None and os.path.basename(name) in _RESULT_FILES and self._is_of_worker(_absolute(name)):
             self._note_use(os.path.dirname(name))  # the last file that a job's process opens
 
     def _see_read(self, path: Any, *_: Any) -> None:
@@ -134,15 +134,14 @@ class Observer:
         full = _absolute(asked)
         if "__pycache__" in full or full in self._temporary or self._inside(full) is not None:
             return  # a temporary directory is opened for writing to make a file without a name
-        is_ours = any(_is_below(full, root) for root in self._own)
-        if is_ours and self._where(sys._getframe())["file"] is None:  # noqa: SLF001 - the worker's results and logs
+        if self._is_of_worker(full):
             return
         if os.path.dirname(full) in self._temporary and not os.path.exists(full):
             self._made.add(full)
-        elif is_ours or self._is_foreign(full):
+        elif self._is_own(full) or self._is_foreign(full):
             self._note_touch("write", full, asked)
 
-    def _see_made(self, _source: Any, target: Any, *_: Any) -> None:
+    def _see_rename(self, _source: Any, target: Any, *_: Any) -> None:
         self._see_write(target)
 
     def _see_library(self, name: Any) -> None:
@@ -191,14 +190,13 @@ class Observer:
         at_home = max((len(root) for root in self._here if _is_below(real, root)), default=-1)
         return allowed == 0 or at_home > allowed
 
-    def _is_outcome(self, full: str) -> bool:
-        """Whether it is the worker's own file of how the job went, not a file of that name which the job writes."""
-        return (
-            os.path.basename(full) in _RESULT_FILES
-            and self._inside(full) is None
-            and any(_is_below(full, root) for root in self._own)
-            and self._where(sys._getframe())["file"] is None  # noqa: SLF001 - nothing shipped is on the stack
-        )
+    def _is_own(self, full: str) -> bool:
+        return any(_is_below(full, root) for root in self._own)
+
+    def _is_of_worker(self, full: str) -> bool:
+        """Whether it is one of the worker's results and logs, and nothing shipped is on the stack that asks for it."""
+        is_apart = self._inside(full) is None and self._is_own(full)
+        return is_apart and self._where(sys._getframe())["file"] is None  # noqa: SLF001
 
     def _look_at_home(self, asked: str, full: str) -> None:
         """Note a file that the job does not find and that exists where the program was started."""
