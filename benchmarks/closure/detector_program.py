@@ -3,22 +3,20 @@
 Six parameters, three maximised objectives with thresholds, a gate, simulations at 4 points for 2 particles, an analysis
 of each point, one merge.
 
-Usage: detector_program.py RUN_DIRECTORY
+Usage: detector_program.py RUN_DIRECTORY. Prints the most memory it had, as the kernel counts it.
 """
 
 from __future__ import annotations
 
-import logging
 import math
+import resource
 import sys
 import time
 
-from ax.api.client import Client
-from ax.api.configs import RangeParameterConfig
+from detector_client import NAMES, make_client
 
 from scheduler import AxScheduler, Infeasible, JobLibRunner, MultiStepsFunction
 
-NAMES = ("radius", "length", "pressure", "tilt", "gap", "index")
 POINTS = (0.1, 0.3, 0.5, 0.7)
 PARTICLES = ("kaon", "pi")
 
@@ -62,17 +60,7 @@ def analysis_of(eta):
 
 
 if __name__ == "__main__":
-    logging.getLogger("ax").setLevel(logging.ERROR)
-    client = Client(random_seed=11)
-    client.configure_experiment(
-        [RangeParameterConfig(name=name, parameter_type="float", bounds=(0.0, 1.0)) for name in NAMES], name="detector"
-    )
-    client.configure_optimization(
-        "separation, acceptance, light",
-        outcome_constraints=["separation >= 0", "acceptance >= 0.2", "light >= 0.3", "overlap <= 0"],
-    )
-    # What is measured is the plumbing: quasi-random designs, so that no model is fitted.
-    client.configure_generation_strategy(initialization_budget=1000, initialize_with_center=False)
+    client = make_client()
     analyses = {
         f"analysis_{k}": {"func": analysis_of(eta), "parent_result_parameter_name": "photons"}
         for k, eta in enumerate(POINTS)
@@ -98,3 +86,4 @@ if __name__ == "__main__":
     while (feasible := sum(str(each.state) == "completed" for each in scheduler.trials.values())) < 100:
         trials += 100 - feasible
         scheduler.run_optimization(max_trials=trials)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
